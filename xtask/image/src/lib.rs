@@ -1,0 +1,17 @@
+//! Locks -> layers -> manifest: an OCI image built from Debian packages and Python wheels.
+//!
+//! This crate never touches the network, starts no program, knows no registry and no Kubernetes,
+//! and is not async. Inputs are files whose hashes the locks name; outputs are bytes.
+
+pub mod bytecode;
+mod digest;
+mod error;
+pub mod exclude;
+pub mod layer;
+pub mod lock;
+pub mod plan;
+mod platform;
+
+pub use digest::{Digest, HashWriter};
+pub use error::{Error, Result};
+pub use platform::Platform;

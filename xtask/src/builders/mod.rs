@@ -1,0 +1,1 @@
+//! The image builders: native, docker, cloud-build.

@@ -1,0 +1,115 @@
+//! One file per command: gather -> plan -> execute -> report.
+
+pub mod bench;
+pub mod build_image;
+pub mod ci;
+pub mod completions;
+pub mod config;
+pub mod deploy;
+pub mod down;
+pub mod lock;
+pub mod logs;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
+pub mod smoke;
+pub mod status;
+pub mod test;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Cli, Command};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::report::Report;
+use crate::ui::Ui;
+
+/// How long a command may tidy up after Ctrl-C before it is dropped.
+const TIDY_UP: Duration = Duration::from_secs(20);
+
+/// What every command gets.
+#[derive(Clone)]
+pub struct Run {
+    /// The terminal.
+    pub ui: Ui,
+    /// Cancelled by Ctrl-C or SIGTERM. A command that must tidy up waits for it; any other is
+    /// simply dropped.
+    pub cancel: CancellationToken,
+}
+
+impl Run {
+    /// Prints a command's answer.
+    pub fn answer(&self, report: &impl Report) -> Result<ExitCode> {
+        match self.ui.result(report) {
+            // The reader of a pipe may have seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            written => written.on_machine(|| "cannot write to stdout")?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The error of a command that was interrupted and has tidied up.
+    pub fn interrupted() -> Error {
+        Error::new(Kind::Interrupted, "interrupted")
+            .hint("run the same command again: it carries on where this one stopped")
+    }
+}
+
+/// Runs a command to its exit code.
+pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
+    let run = Run { ui: ui.clone(), cancel: CancellationToken::new() };
+    match cli.command {
+        Command::BuildImage(args) => block_on(&run, build_image::run(args, &run)),
+        Command::Deploy(args) => block_on(&run, deploy::run(args, &run)),
+        Command::Smoke(args) => block_on(&run, smoke::run(args, &run)),
+        Command::Status(args) => block_on(&run, status::run(args, &run)),
+        Command::Logs(args) => block_on(&run, logs::run(args, &run)),
+        Command::Down(args) => block_on(&run, down::run(args, &run)),
+        Command::Lock(args) => block_on(&run, lock::run(args, &run)),
+        Command::Bench(args) => block_on(&run, bench::run(args, &run)),
+        Command::Config(args) => config::run(args, &run),
+        Command::Test(args) => test::run(args, &run),
+        Command::Ci(args) => ci::run(args, &run),
+        Command::Completions(args) => completions::run(args),
+        #[cfg(target_os = "linux")]
+        Command::Sandbox(args) => sandbox::run(args),
+    }
+}
+
+fn block_on(run: &Run, command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    // rustls has no default provider in this build: ring is the only one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .on_machine(|| "cannot start the async runtime")?;
+    let result = runtime.block_on(async {
+        tokio::pin!(command);
+        tokio::select! {
+            result = &mut command => return result,
+            () = signal() => run.cancel.cancel(),
+        }
+        tokio::select! {
+            result = &mut command => match result {
+                Ok(_) => Err(Run::interrupted()),
+                Err(error) => Err(error),
+            },
+            () = signal() => Err(Run::interrupted()),
+            () = tokio::time::sleep(TIDY_UP) => Err(Run::interrupted()),
+        }
+    });
+    // Blocking work (hashing, compressing) is not waited for after an interruption.
+    runtime.shutdown_background();
+    result
+}
+
+/// Ctrl-C or SIGTERM.
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,219 @@
+//! `deploy.toml` + environment variables + flags -> [`Config`]. Reads files, decides nothing.
+//!
+//! The command line beats an environment variable beats the file beats the default. Every value
+//! remembers its origin.
+
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use mlflow_image::Platform;
+
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::repo;
+use table::Table;
+
+#[cfg(test)]
+use table::Origin;
+pub use table::Setting;
+
+/// The file at the repository's root.
+const FILE: &str = "deploy.toml";
+
+/// The environment that exists without a `deploy.toml`.
+pub const LOCAL: &str = "local";
+
+/// The settings of one environment, resolved.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The repository's root.
+    pub root: PathBuf,
+    /// The environment's name.
+    pub env: String,
+    /// What to build and where to push it.
+    pub image: ImageConfig,
+    /// Where the server runs.
+    pub environment: Environment,
+    /// All settings with their origins, in the order they were read.
+    pub settings: Vec<Setting>,
+}
+
+/// `[image]`, overridden key by key in `[environment.NAME.image]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// `registry/path` to push to, without a tag. `None`: the image stays on this machine.
+    pub repository: Option<String>,
+    /// The tag to give a pushed image.
+    pub tag: String,
+    /// The platforms to build for.
+    pub platforms: Vec<Platform>,
+}
+
+/// Where the server runs, by kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Environment {
+    /// The built image in a sandbox of this machine.
+    Local(LocalConfig),
+}
+
+/// `kind = "local"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalConfig {
+    /// The loopback port; `None`: the port of the last deploy, else the first free one from 5000.
+    pub port: Option<u16>,
+    /// The folder of database and artifacts; `None`: below the user's data folder.
+    pub data: Option<PathBuf>,
+    /// Worker processes of the server.
+    pub workers: u16,
+}
+
+impl Config {
+    /// Reads `deploy.toml` of this checkout and resolves the environment `env`.
+    pub fn load(env: &str) -> Result<Self> {
+        let root = repo::root()?;
+        let path = root.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).context(Kind::Config, || format!("cannot read {}", path.display())),
+        };
+        resolve(&root, env, &text, &|name| std::env::var(name).ok())
+    }
+}
+
+fn resolve(root: &Path, env: &str, text: &str, vars: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
+    let file: toml::Table =
+        text.parse().map_err(|error| Error::new(Kind::Config, format!("{FILE} is not valid TOML")).source(error))?;
+    let empty = toml::Table::new();
+    let mut settings = Vec::new();
+
+    let mut top = Table::new("", &file, vars, &mut settings);
+    let image = top.table("image", &empty)?;
+    let environments = top.table("environment", &empty)?;
+    top.finish()?;
+
+    let mut names: Vec<&str> = environments.keys().map(String::as_str).collect();
+    if !names.contains(&LOCAL) {
+        names.push(LOCAL);
+    }
+    if !names.contains(&env) {
+        let error = Error::new(Kind::Config, format!("{FILE} has no environment {env:?}"));
+        return Err(error.hint(table::did_you_mean(env, &names)));
+    }
+    // A mistake in another environment is a mistake too.
+    for name in names.iter().filter(|name| **name != env) {
+        read_environment(root, name, environments, image, &|_| None, &mut Vec::new())?;
+    }
+    let (image, environment) = read_environment(root, env, environments, image, vars, &mut settings)?;
+    Ok(Config { root: root.to_path_buf(), env: env.to_owned(), image, environment, settings })
+}
+
+fn read_environment(
+    root: &Path,
+    name: &str,
+    environments: &toml::Table,
+    image: &toml::Table,
+    vars: &dyn Fn(&str) -> Option<String>,
+    settings: &mut Vec<Setting>,
+) -> Result<(ImageConfig, Environment)> {
+    let empty = toml::Table::new();
+    let mut all = Table::new("environment", environments, &|_| None, settings);
+    let own = all.table(name, &empty)?;
+
+    let mut table = Table::new(&format!("environment.{name}"), own, vars, settings);
+    let own_image = table.table("image", &empty)?;
+    let kind = table.string("kind", (name == LOCAL).then(|| LOCAL.to_owned()))?;
+    let environment = match kind.as_deref() {
+        Some("local") => Environment::Local(LocalConfig {
+            port: table.integer("port", None)?,
+            data: table.string("data", None)?.map(|dir| root.join(dir)),
+            workers: table.integer("workers", Some(1))?.unwrap_or(1),
+        }),
+        Some(other) => {
+            return Err(Error::new(Kind::Config, format!("{FILE}: environment.{name}.kind {other:?} is unknown"))
+                .hint("use kind = \"local\""));
+        }
+        None => {
+            return Err(Error::new(Kind::Config, format!("{FILE}: environment.{name} has no kind"))
+                .hint("add kind = \"local\""));
+        }
+    };
+    table.finish()?;
+
+    let mut merged = image.clone();
+    merged.extend(own_image.clone());
+    let mut table = Table::new("image", &merged, vars, settings);
+    let image = ImageConfig {
+        repository: table.string("repository", None)?,
+        tag: table.string("tag", Some("latest".to_owned()))?.unwrap_or_default(),
+        platforms: table
+            .strings("platforms", &["linux/amd64", "linux/arm64"])?
+            .iter()
+            .map(|text| {
+                text.parse::<Platform>()
+                    .map_err(|error| Error::new(Kind::Config, format!("{FILE}: image.platforms: {error}")))
+            })
+            .collect::<Result<_>>()?,
+    };
+    table.finish()?;
+    Ok((image, environment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(env: &str, text: &str, vars: &[(&str, &str)], expected: std::result::Result<&str, &str>) {
+        let vars = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let found = resolve(Path::new("/repo"), env, text, &vars);
+        match (found, expected) {
+            (Ok(config), Ok(expected)) => {
+                let shown = config
+                    .settings
+                    .iter()
+                    .filter(|s| s.origin != Origin::Default)
+                    .map(|s| format!("{}={} ({})", s.key, s.value.as_deref().unwrap_or("-"), s.origin));
+                assert_eq!(shown.collect::<Vec<_>>().join(", "), expected, "{text}");
+            }
+            (Err(error), Err(expected)) => {
+                let text = format!("{} | {}", error.lines().join(" | "), error.hint_text().unwrap_or(""));
+                assert!(text.contains(expected), "{text:?} should contain {expected:?}");
+            }
+            (found, expected) => panic!("{text}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn settings_are_resolved_with_their_origin() {
+        check("local", "", &[], Ok(""));
+        check("local", "[environment.local]\nport = 5001", &[], Ok("environment.local.port=5001 (deploy.toml)"));
+        check(
+            "local",
+            "[environment.local]\nport = 5001",
+            &[("XTASK_PORT", "5002")],
+            Ok("environment.local.port=5002 (XTASK_PORT)"),
+        );
+        check("lab", "[environment.lab]\nkind = \"local\"", &[], Ok("environment.lab.kind=local (deploy.toml)"));
+        check(
+            "local",
+            "[image]\nrepository = \"a/b\"\n[environment.local.image]\nrepository = \"c/d\"",
+            &[],
+            Ok("image.repository=c/d (deploy.toml)"),
+        );
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_the_nearest() {
+        check("local", "[environment.local]\nprot = 5001", &[], Err("environment.local.prot | did you mean \"port\"?"));
+        check("local", "[imgae]", &[], Err("unknown key imgae | did you mean \"image\"?"));
+        check("loacl", "", &[], Err("no environment \"loacl\" | did you mean \"local\"?"));
+        check("local", "[environment.local]\nport = \"x\"", &[], Err("environment.local.port"));
+        check("local", "[environment.local]\nport = 70000", &[], Err("environment.local.port"));
+        check("local", "[environment.local]", &[("XTASK_PORT", "abc")], Err("XTASK_PORT"));
+        check("local", "[environment.lab]\nkind = \"locla\"", &[], Err("environment.lab.kind \"locla\" is unknown"));
+        check("local", "[environment.lab]", &[], Err("environment.lab has no kind"));
+        check("local", "not toml", &[], Err("not valid TOML"));
+        check("local", "environment = 3", &[], Err("environment"));
+        check("local", "[image]\nplatforms = [\"linux/s390x\"]", &[], Err("linux/s390x"));
+    }
+}

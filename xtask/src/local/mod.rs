@@ -1,0 +1,1 @@
+//! The local server: the image in a sandbox of this machine.

@@ -1,0 +1,30 @@
+//! `cargo xtask`: takes an MLflow tracking server from nothing to a verified deployment.
+//!
+//! `main` parses, runs and maps the outcome to an exit code. Everything else is in [`commands`].
+
+mod builders;
+mod cache;
+mod cli;
+mod commands;
+mod config;
+mod error;
+mod local;
+mod lock;
+mod mlflow;
+mod process;
+mod registry;
+mod repo;
+mod report;
+mod sources;
+mod ui;
+
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    let ui = ui::Ui::new(&cli.output);
+    match commands::run(cli, &ui) {
+        Ok(code) => code,
+        Err(error) => ui.fail(&error),
+    }
+}

@@ -1,0 +1,171 @@
+//! The only file that starts programs. Arguments are visible to every user of the machine, so
+//! secrets go by stdin or environment, marked as secret so that a failure does not print them.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use xshell::{Cmd, Shell};
+
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// The first of `names` that is on the PATH.
+pub fn find(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    names
+        .iter()
+        .find_map(|name| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_executable(file)))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The program, or an error that names it and how to get it.
+pub fn require(name: &str, how_to_get_it: &str) -> Result<PathBuf> {
+    find(&[name])
+        .ok_or_else(|| Error::new(Kind::Tool, format!("{name} is not installed")).hint(how_to_get_it.to_owned()))
+}
+
+/// A program to run to its end, its stderr passed through to the user unless captured.
+pub struct Program {
+    path: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    clear_env: bool,
+    dir: Option<PathBuf>,
+    stdin: Option<Vec<u8>>,
+    secret: bool,
+}
+
+impl Program {
+    /// A program by path or, without a slash, by name.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            clear_env: false,
+            dir: None,
+            stdin: None,
+            secret: false,
+        }
+    }
+
+    /// Adds one argument. Never a secret.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments. Never secrets.
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts from an empty environment.
+    pub fn clear_env(mut self) -> Self {
+        self.clear_env = true;
+        self
+    }
+
+    /// Runs in this folder.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Feeds stdin; the way to hand over a secret.
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Neither the command line nor the environment is printed when it fails.
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// Runs it; both streams go to the user's stderr, because stdout is for results.
+    pub fn run(self) -> Result<()> {
+        let name = self.name();
+        let (shell, output_to) = (self.shell()?, duplicate_stderr()?);
+        let command = self.command(&shell);
+        let mut command = std::process::Command::from(command);
+        let status = command.stdout(output_to).status().map_err(|error| spawn_error(&name, error))?;
+        if status.success() { Ok(()) } else { Err(Error::new(Kind::Tool, format!("{name} failed ({status})"))) }
+    }
+
+    /// Runs it and gives its stdout. What it wrote to stderr is in the error when it fails.
+    pub fn read(self) -> Result<Vec<u8>> {
+        let name = self.name();
+        let shell = self.shell()?;
+        let output = self
+            .command(&shell)
+            .ignore_status()
+            .output()
+            .map_err(|error| Error::new(Kind::Tool, format!("cannot run {name}")).source(error))?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<&str> = stderr.lines().rev().take(15).collect();
+        let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+        Err(Error::new(Kind::Tool, format!("{name} failed ({})", output.status)).source(tail))
+    }
+
+    /// Hands the program over to the standard library, for what must outlive this process.
+    pub fn into_std(self) -> Result<std::process::Command> {
+        let shell = self.shell()?;
+        Ok(std::process::Command::from(self.command(&shell)))
+    }
+
+    fn name(&self) -> String {
+        self.path
+            .file_name()
+            .map_or_else(|| self.path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    fn shell(&self) -> Result<Shell> {
+        let shell = Shell::new().on_machine(|| "cannot read the current folder")?;
+        if let Some(dir) = &self.dir {
+            shell.change_dir(dir);
+        }
+        Ok(shell)
+    }
+
+    fn command<'a>(&self, shell: &'a Shell) -> Cmd<'a> {
+        let mut command = shell.cmd(&self.path).args(&self.args).quiet();
+        if self.clear_env {
+            command = command.env_clear();
+        }
+        command = command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        if let Some(bytes) = &self.stdin {
+            command = command.stdin(bytes);
+        }
+        command.set_secret(self.secret);
+        command
+    }
+}
+
+fn duplicate_stderr() -> Result<std::process::Stdio> {
+    use std::os::fd::AsFd as _;
+    let fd = std::io::stderr().as_fd().try_clone_to_owned().on_machine(|| "cannot duplicate stderr")?;
+    Ok(fd.into())
+}
+
+fn spawn_error(name: &str, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return Error::new(Kind::Tool, format!("{name} is not installed"))
+            .hint(format!("install {name} and run the same command again"));
+    }
+    Error::new(Kind::Machine, format!("cannot start {name}")).source(error)
+}

@@ -1,0 +1,1 @@
+//! A client of container registries (OCI distribution-spec).

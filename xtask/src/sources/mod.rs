@@ -1,0 +1,1 @@
+//! Where wheels and Debian packages come from.
