@@ -2,6 +2,7 @@
 //! secrets go by stdin or environment, marked as secret so that a failure does not print them.
 
 use std::ffi::{OsStr, OsString};
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
 use xshell::{Cmd, Shell};
@@ -120,6 +121,20 @@ impl Program {
         let tail: Vec<&str> = stderr.lines().rev().take(15).collect();
         let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
         Err(Error::new(Kind::Tool, format!("{name} failed ({})", output.status)).source(tail))
+    }
+
+    /// Runs it and gives each line of its stdout as it comes; stderr is the user's.
+    pub fn stream(self, mut on_line: impl FnMut(&str)) -> Result<std::process::ExitStatus> {
+        let name = self.name();
+        let mut command = self.into_std()?;
+        let mut child =
+            command.stdout(std::process::Stdio::piped()).spawn().map_err(|error| spawn_error(&name, error))?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        for line in std::io::BufReader::new(stdout).split(b'\n') {
+            let line = line.on_machine(|| format!("cannot read what {name} prints"))?;
+            on_line(&String::from_utf8_lossy(&line));
+        }
+        child.wait().on_machine(|| format!("cannot wait for {name}"))
     }
 
     /// Hands the program over to the standard library, for what must outlive this process.

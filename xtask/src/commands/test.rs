@@ -1,14 +1,130 @@
-//! `test`.
+//! `test`: all tests, with what was skipped and why, and one closing line.
 
 use std::process::ExitCode;
 
 use crate::commands::Run;
-use crate::error::Result;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::process::Program;
+use crate::repo;
+use crate::report::Report;
 
-/// Run the tests
+/// Run the tests; what cannot run on this machine is named and counted as skipped
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Only the tests whose name contains this.
+    filter: Option<String>,
+}
 
-pub fn run(_args: Args, _run: &Run) -> Result<ExitCode> {
+pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
+    let outcome = execute(args.filter.as_deref())?;
+    run.answer(&outcome)?;
+    if outcome.failed > 0 {
+        return Err(Error::new(Kind::Check, format!("{} tests failed", outcome.failed)));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs cargo's test runner over the workspace and adds up what it says.
+pub fn execute(filter: Option<&str>) -> Result<Outcome> {
+    let skips = tempfile::NamedTempFile::new().on_machine(|| "cannot make a temporary file")?;
+    // Doc tests are left out: the crates are not libraries for others.
+    let program = Program::new(cargo())
+        .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"])
+        .args(filter)
+        .env("XTASK_SKIPPED", skips.path())
+        .dir(repo::root()?);
+    let mut outcome = Outcome::default();
+    let status = program.stream(|line| {
+        println!("{line}");
+        outcome.add(line);
+    })?;
+    outcome.skips = read_skips(&std::fs::read_to_string(skips.path()).unwrap_or_default());
+    outcome.skipped += outcome.skips.len() as u64;
+    outcome.passed = outcome.passed.saturating_sub(outcome.skips.len() as u64);
+    if !status.success() && outcome.failed == 0 {
+        return Err(Error::new(Kind::Check, "the tests could not be built or did not run to their end")
+            .hint("the first error above names the cause"));
+    }
+    Ok(outcome)
+}
+
+/// The cargo that runs this program, so that a toolchain override is kept.
+pub fn cargo() -> std::path::PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), Into::into)
+}
+
+/// What the test runner counted. A skipped test is none that passed.
+#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Outcome {
+    passed: u64,
+    /// Tests that failed.
+    pub failed: u64,
+    skipped: u64,
+    skips: Vec<Skip>,
+}
+
+/// A test that this machine cannot run.
+#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+struct Skip {
+    test: String,
+    why: String,
+}
+
+impl Outcome {
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn add(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
+        for part in counts.1.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Tests append `name<TAB>why` to the file named by `XTASK_SKIPPED`.
+fn read_skips(text: &str) -> Vec<Skip> {
+    let split =
+        |line: &str| line.split_once('\t').map(|(test, why)| Skip { test: test.to_owned(), why: why.to_owned() });
+    text.lines().filter_map(split).collect()
+}
+
+impl Report for Outcome {
+    fn human(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        for skip in &self.skips {
+            writeln!(out, "skipped {}: {}", skip.test, skip.why)?;
+        }
+        writeln!(out, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_test_programs_are_added_up() {
+        let mut outcome = Outcome::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            outcome.add(line);
+        }
+        assert_eq!((outcome.passed, outcome.failed, outcome.skipped), (5, 1, 1));
+    }
+
+    #[test]
+    fn a_skip_names_the_test_and_the_reason() {
+        assert_eq!(
+            read_skips("a::b\tskopeo is not installed\n"),
+            [Skip { test: "a::b".into(), why: "skopeo is not installed".into() }]
+        );
+    }
 }
