@@ -11,6 +11,9 @@ use crate::commands;
 pub struct Cli {
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Use only what is in the caches; download nothing.
+    #[arg(long, global = true, env = "XTASK_OFFLINE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub offline: bool,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -9,6 +9,7 @@ mod error;
 pub mod exclude;
 pub mod layer;
 pub mod lock;
+pub mod packages;
 pub mod plan;
 mod platform;
 

@@ -255,7 +255,8 @@ mod tests {
 
     fn deb(name: &str) -> DebPackage {
         let path = format!("pool/{name}.deb");
-        DebPackage { name: name.to_owned(), version: "1".to_owned(), sha256: Digest::of(name), size: 9, path }
+        let archive = crate::lock::MAIN_ARCHIVE.to_owned();
+        DebPackage { name: name.to_owned(), version: "1".to_owned(), sha256: Digest::of(name), size: 9, path, archive }
     }
 
     struct Case {

@@ -36,6 +36,8 @@ pub struct Run {
     /// Cancelled by Ctrl-C or SIGTERM. A command that must tidy up waits for it; any other is
     /// simply dropped.
     pub cancel: CancellationToken,
+    /// Nothing may be downloaded.
+    pub offline: bool,
 }
 
 impl Run {
@@ -58,7 +60,7 @@ impl Run {
 
 /// Runs a command to its exit code.
 pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
-    let run = Run { ui: ui.clone(), cancel: CancellationToken::new() };
+    let run = Run { ui: ui.clone(), cancel: CancellationToken::new(), offline: cli.offline };
     match cli.command {
         Command::BuildImage(args) => block_on(&run, build_image::run(args, &run)),
         Command::Deploy(args) => block_on(&run, deploy::run(args, &run)),

@@ -1,6 +1,8 @@
 //! `requirements.lock`: pinned distributions with the hashes of the wheels of all platforms, in
 //! pip's requirements format (`name==version --hash=sha256:...`).
 
+use std::fmt::Write as _;
+
 use crate::{Digest, Error, Result};
 
 /// The pinned distributions, in the file's order.
@@ -18,7 +20,45 @@ pub struct Requirement {
     pub hashes: Vec<Digest>,
 }
 
+/// What the lock's leading comment records about its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The set of dependencies: `server` or `full`.
+    pub set: String,
+    /// Digest of what the set was resolved from.
+    pub inputs: Digest,
+}
+
+impl Header {
+    /// Reads the `# set:` and `# inputs:` lines; refuses a lock without them.
+    pub fn parse(subject: &str, text: &str) -> Result<Self> {
+        let field = |name: &str| {
+            let lines = text.lines().take_while(|line| line.starts_with('#'));
+            let mut values = lines.filter_map(|line| line[1..].trim().strip_prefix(name)?.strip_prefix(':'));
+            let value = values.next().map(str::trim).filter(|value| !value.is_empty());
+            value.ok_or_else(|| Error::refused(subject, format_args!("the leading comment has no `# {name}:` line")))
+        };
+        Ok(Self { set: field("set")?.to_owned(), inputs: field("inputs")?.parse()? })
+    }
+}
+
 impl Requirements {
+    /// The file's text, as pip and uv read it with `--require-hashes --no-deps`. Written in the
+    /// order of the requirements.
+    pub fn to_text(&self, header: &Header) -> String {
+        let mut out = String::from("# Written by `cargo xtask lock` from requirements.in. Do not edit.\n");
+        let _ = writeln!(out, "# The wheels for linux/amd64 and linux/arm64; install with --no-deps.");
+        let _ = writeln!(out, "# set: {}\n# inputs: {}", header.set, header.inputs);
+        for Requirement { name, version, hashes } in &self.0 {
+            let _ = write!(out, "{name}=={version}");
+            for hash in hashes {
+                let _ = write!(out, " \\\n    --hash={hash}");
+            }
+            out.push('\n');
+        }
+        out
+    }
+
     /// Reads the file's text; `subject` names it in errors. Anything but pinned and hashed
     /// requirements (options, URLs, markers, unpinned names) is refused.
     pub fn parse(subject: &str, text: &str) -> Result<Self> {
@@ -74,7 +114,7 @@ fn parse_line(line: &str) -> std::result::Result<Requirement, String> {
 }
 
 /// PEP 503: lower case, runs of `-_.` become one `-`.
-fn normalize(name: &str) -> String {
+pub fn normalize(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for c in name.chars() {
         match c {
@@ -117,5 +157,32 @@ mod tests {
         check(&format!("six==1.17.0 --hash={hash}\nSIX==1.16.0 --hash={hash}"), Err("six is listed twice"));
         check("six==1.17.0 --hash=md5:00", Err("six: digest"));
         check(&format!("six==1.17.0 ; python_version>'3' --hash={hash}"), Err("is not a --hash"));
+    }
+
+    #[test]
+    fn a_lock_is_read_as_it_is_written() {
+        let requirement = |name: &str, hashes: &[&str]| Requirement {
+            name: name.to_owned(),
+            version: "1.0+local".to_owned(),
+            hashes: hashes.iter().map(Digest::of).collect(),
+        };
+        let lock = Requirements(vec![requirement("flask-wtf", &["a"]), requirement("numpy", &["b", "c"])]);
+        let header = Header { set: "server".to_owned(), inputs: Digest::of("in") };
+        let text = lock.to_text(&header);
+        assert_eq!(Requirements::parse("requirements.lock", &text).unwrap(), lock, "{text}");
+        assert_eq!(Header::parse("requirements.lock", &text).unwrap(), header);
+    }
+
+    #[test]
+    fn a_lock_without_its_origin_is_refused() {
+        for (text, expected) in [
+            ("", "no `# set:` line"),
+            ("# set: full\n", "no `# inputs:` line"),
+            ("six==1\n# set: full\n# inputs: x\n", "no `# set:` line"),
+            ("# set: full\n# inputs: x\n", "digest \"x\""),
+        ] {
+            let error = Header::parse("requirements.lock", text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }
