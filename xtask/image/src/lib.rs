@@ -5,13 +5,17 @@
 
 pub mod bytecode;
 mod digest;
+pub mod dockerfile;
 mod error;
 pub mod exclude;
 pub mod layer;
+pub mod layout;
 pub mod lock;
+pub mod manifest;
 pub mod packages;
 pub mod plan;
 mod platform;
+pub mod sbom;
 
 pub use digest::{Digest, HashWriter};
 pub use error::{Error, Result};
