@@ -169,6 +169,7 @@ mod tests {
             sha256: Digest::of(path),
             size: 1,
             path: path.to_owned(),
+            archive: "debian".to_owned(),
         };
         let wheel = |file: &str| Wheel {
             name: "six".to_owned(),
