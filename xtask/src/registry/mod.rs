@@ -1,1 +1,69 @@
-//! A client of container registries (OCI distribution-spec).
+//! A client of container registries (OCI distribution-spec 1.1).
+//!
+//! Pulls go through `oci-client` ([`pull`]); pushing has a policy of its own, because a push that
+//! is worth anything asks before it sends, sends each layer once and whole, tries again what may
+//! pass, renews its login on the way, and puts the tag last. Everything below is one protocol to
+//! one repository; what to push is the caller's business.
+
+mod auth;
+mod blobs;
+mod challenge;
+mod credentials;
+mod failure;
+mod http_client;
+mod manifests;
+mod mounts;
+mod push;
+mod reference;
+mod retry;
+mod secret;
+mod transport;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::cache::Cache;
+use crate::commands::Run;
+use crate::error::Result;
+
+pub use blobs::Blob;
+pub use credentials::{CredentialSource, LoginArgs};
+pub use push::{Manifest, Pushed};
+pub use reference::Reference;
+pub use secret::Secret;
+pub use transport::Access;
+
+/// A client for one repository.
+pub struct Client {
+    transport: transport::Transport,
+    mounts: mounts::Mounts,
+    sent: Arc<AtomicU64>,
+}
+
+impl Client {
+    /// A client for the repository of `reference`. Nothing is sent before the first question, and
+    /// no login is looked up before the registry asks for one.
+    pub fn connect(
+        run: &Run,
+        cache: &Cache,
+        reference: &Reference,
+        access: Access,
+        source: CredentialSource,
+    ) -> Result<Self> {
+        Ok(Self {
+            transport: transport::Transport::new(run, reference, access, source)?,
+            mounts: mounts::Mounts::open(cache, reference.registry(), reference.repository())?,
+            sent: Arc::default(),
+        })
+    }
+
+    /// The image that the client was made for.
+    pub fn reference(&self) -> &Reference {
+        self.transport.reference()
+    }
+
+    /// Bytes of blobs and manifests sent so far, failed attempts included.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,234 @@
+//! Where the login for a registry comes from: the command line, docker's or podman's configuration
+//! and its helper programs, Google's application-default credentials, or nowhere.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use docker_credential::{CredentialRetrievalError, DockerCredential};
+use google_cloud_auth::credentials::{AccessTokenCredentials, Builder};
+
+use crate::error::{Context as _, Error, Kind, Result};
+
+use super::Reference;
+use super::secret::Secret;
+
+/// The user name that Artifact Registry expects beside an OAuth access token.
+const GOOGLE_USER: &str = "oauth2accesstoken";
+const GOOGLE_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// How long a helper program or Google's token service may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The flags of every command that talks to a registry.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct LoginArgs {
+    /// User name for the registry; the password is read from stdin.
+    #[arg(long, requires = "password_stdin", value_name = "NAME")]
+    username: Option<String>,
+    /// Read the registry's password or token from stdin.
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
+}
+
+impl LoginArgs {
+    /// Reads stdin if the flags say so.
+    pub fn source(&self) -> Result<CredentialSource> {
+        let Some(username) = &self.username else { return Ok(CredentialSource::Machine) };
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).on_machine(|| "cannot read the password from stdin")?;
+        let password = text.strip_suffix('\n').unwrap_or(&text);
+        let password = password.strip_suffix('\r').unwrap_or(password);
+        if password.is_empty() {
+            return Err(Error::new(Kind::Usage, "--password-stdin, but stdin is empty")
+                .hint("pipe the password in: printf %s \"$PASSWORD\" | cargo xtask ..."));
+        }
+        Ok(CredentialSource::Given { username: username.clone(), password: Secret::new(password) })
+    }
+}
+
+/// Where to look for a login.
+#[derive(Clone, Debug)]
+pub enum CredentialSource {
+    /// What this machine is logged in with, looked up when a registry asks for a login.
+    Machine,
+    /// By the command line.
+    Given {
+        /// The user's name.
+        username: String,
+        /// The password or token.
+        password: Secret,
+    },
+    /// Never log in.
+    Anonymous,
+}
+
+/// A login that was found.
+#[derive(Clone, Debug)]
+pub struct Login {
+    secret: LoginSecret,
+    identity: String,
+}
+
+#[derive(Clone, Debug)]
+enum LoginSecret {
+    None,
+    Password(String, Secret),
+    IdentityToken(Secret),
+    Google(AccessTokenCredentials),
+}
+
+/// What to send to a registry or its token service.
+pub enum Proof {
+    /// Nothing.
+    None,
+    /// User and password (RFC 7617).
+    Basic(String, Secret),
+    /// A refresh token (distribution, "OAuth2 token authentication").
+    Refresh(Secret),
+}
+
+impl Login {
+    /// Who this is, and by which source; for messages.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// The proof as of now: Google's access tokens last an hour and are renewed here.
+    pub async fn proof(&self) -> Result<Proof> {
+        match &self.secret {
+            LoginSecret::None => Ok(Proof::None),
+            LoginSecret::Password(user, password) => Ok(Proof::Basic(user.clone(), password.clone())),
+            LoginSecret::IdentityToken(token) => Ok(Proof::Refresh(token.clone())),
+            LoginSecret::Google(credentials) => {
+                let token = google_token(credentials).await.map_err(|why| {
+                    Error::new(Kind::Auth, "Google's application-default credentials give no access token")
+                        .hint("run `gcloud auth application-default login`")
+                        .source(why)
+                })?;
+                Ok(Proof::Basic(GOOGLE_USER.to_owned(), token))
+            }
+        }
+    }
+
+    fn password(user: String, password: Secret, from: &str) -> Self {
+        let identity = format!("user {user} ({from})");
+        Self { secret: LoginSecret::Password(user, password), identity }
+    }
+
+    fn anonymous(why: &str) -> Self {
+        Self { secret: LoginSecret::None, identity: format!("an anonymous user ({why})") }
+    }
+}
+
+/// Finds the login for the registry of `reference`. Starts helper programs; may ask Google.
+pub async fn find(source: &CredentialSource, reference: &Reference) -> Result<Login> {
+    match source {
+        CredentialSource::Anonymous => Ok(Login::anonymous("no login was asked for")),
+        CredentialSource::Given { username, password } => {
+            Ok(Login::password(username.clone(), password.clone(), "--username"))
+        }
+        CredentialSource::Machine => {
+            let servers = servers(reference);
+            let lookup = tokio::task::spawn_blocking(move || from_files(&servers));
+            let found = match tokio::time::timeout(PATIENCE, lookup).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(_)) => Found::Trouble("the look-up of docker's logins ended early".to_owned()),
+                Err(_) => Found::Trouble(format!("docker's credential helper did not answer in {PATIENCE:?}")),
+            };
+            match found {
+                Found::Login(login) => Ok(login),
+                _ if reference.is_google() => google(found).await,
+                Found::Nothing => Ok(Login::anonymous("no docker login found")),
+                Found::Trouble(why) => Ok(Login::anonymous(&why)),
+            }
+        }
+    }
+}
+
+enum Found {
+    Login(Login),
+    Nothing,
+    /// Something is configured, but does not work. It is told if the registry then refuses.
+    Trouble(String),
+}
+
+/// The names under which docker and podman keep the login of a registry.
+fn servers(reference: &Reference) -> Vec<String> {
+    if reference.is_hub() {
+        return vec!["https://index.docker.io/v1/".to_owned(), "docker.io".to_owned()];
+    }
+    vec![reference.registry().to_owned()]
+}
+
+fn from_files(servers: &[String]) -> Found {
+    let mut trouble = None;
+    let stores: [(&str, fn(&str) -> std::result::Result<DockerCredential, CredentialRetrievalError>); 2] = [
+        ("docker login", docker_credential::get_credential),
+        ("podman login", docker_credential::get_podman_credential),
+    ];
+    for (store, get) in stores {
+        for server in servers {
+            match get(server) {
+                Ok(DockerCredential::UsernamePassword(user, password)) => {
+                    return Found::Login(Login::password(user, Secret::new(password), store));
+                }
+                Ok(DockerCredential::IdentityToken(token)) => {
+                    let identity = format!("an identity token ({store})");
+                    let secret = LoginSecret::IdentityToken(Secret::new(token));
+                    return Found::Login(Login { secret, identity });
+                }
+                Err(error) => trouble = trouble.or(complaint(store, &error)),
+            }
+        }
+    }
+    trouble.map_or(Found::Nothing, Found::Trouble)
+}
+
+/// What is wrong with a login that is configured; `None` where simply none is.
+fn complaint(store: &str, error: &CredentialRetrievalError) -> Option<String> {
+    use CredentialRetrievalError as E;
+    match error {
+        // An absent file is read as an unreadable one by the crate.
+        E::NoCredentialConfigured | E::ConfigNotFound | E::ConfigReadError => None,
+        // What docker-credential-helpers print for a server that they do not know.
+        E::HelperFailure { stdout, stderr, .. }
+            if stdout.contains("credentials not found") || stderr.contains("credentials not found") =>
+        {
+            None
+        }
+        // Its output is not shown: some helpers print tokens.
+        E::HelperFailure { helper, .. } => Some(format!("{store}: {helper} failed")),
+        E::HelperCommunicationError => Some(format!("{store}: the credential helper cannot be started")),
+        E::MalformedHelperResponse => Some(format!("{store}: the credential helper answered nonsense")),
+        E::CredentialDecodingError | E::CredentialMismatchError => {
+            Some(format!("{store}: its configuration file is damaged"))
+        }
+    }
+}
+
+/// Application-default credentials: user, service account key, workload federation or metadata.
+async fn google(found: Found) -> Result<Login> {
+    let also = match found {
+        Found::Trouble(why) => format!("; {why}"),
+        _ => String::new(),
+    };
+    let nobody = |why: String| Login::anonymous(&format!("no Google credentials found: {why}{also}"));
+    let credentials = match Builder::default().with_scopes([GOOGLE_SCOPE]).build_access_token_credentials() {
+        Ok(credentials) => credentials,
+        Err(error) => return Ok(nobody(error.to_string())),
+    };
+    match google_token(&credentials).await {
+        Ok(_) => Ok(Login {
+            secret: LoginSecret::Google(credentials),
+            identity: "Google's application-default credentials".to_owned(),
+        }),
+        Err(why) => Ok(nobody(why)),
+    }
+}
+
+async fn google_token(credentials: &AccessTokenCredentials) -> std::result::Result<Secret, String> {
+    match tokio::time::timeout(PATIENCE, credentials.access_token()).await {
+        Ok(Ok(token)) => Ok(Secret::new(token.token)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer in {PATIENCE:?}")),
+    }
+}
