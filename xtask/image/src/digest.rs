@@ -49,6 +49,11 @@ impl Digest {
         self.hex()[..12].to_owned()
     }
 
+    /// From the raw 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The raw 32 bytes.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0

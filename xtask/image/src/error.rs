@@ -11,7 +11,7 @@ pub struct Error {
 }
 
 /// The result of everything in this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An input that is refused. `subject` is the package or lock, `problem` names file and reason.

@@ -4,6 +4,7 @@
 //! and is not async. Inputs are files whose hashes the locks name; outputs are bytes.
 
 pub mod bytecode;
+mod deb;
 mod digest;
 pub mod dockerfile;
 mod error;
@@ -13,9 +14,12 @@ pub mod layout;
 pub mod lock;
 pub mod manifest;
 pub mod packages;
+mod path;
 pub mod plan;
 mod platform;
+pub mod python;
 pub mod sbom;
+mod wheel;
 
 pub use digest::{Digest, HashWriter};
 pub use error::{Error, Result};

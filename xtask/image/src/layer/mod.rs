@@ -1,13 +1,22 @@
 //! A layer's inputs -> its blob.
 
-use std::io::Write;
-use std::path::PathBuf;
+mod codec;
+pub(crate) mod deflate;
+mod tar;
+pub(crate) mod tree;
+mod wheels;
 
-use crate::bytecode::Compiler;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::codec::Blob;
+use self::tree::{Content, EntryData, Form, Kind, Node, Tree};
+use crate::bytecode::{self, Compiler, PythonSource};
 use crate::exclude::Exclude;
-use crate::lock::LayerInfo;
-use crate::plan::{Format, LayerPlan};
-use crate::{Digest, Result};
+use crate::lock::{DebPackage, LayerInfo};
+use crate::plan::{Format, LayerPlan, OwnFile, Source};
+use crate::{Digest, Error, Result, deb, path, python};
 
 /// What building a layer needs besides its plan.
 pub struct Inputs<'a> {
@@ -21,7 +30,107 @@ pub struct Inputs<'a> {
     pub format: Format,
 }
 
-/// Builds the layer into `out` and tells its digests.
-pub fn write(_plan: &LayerPlan, _inputs: &Inputs<'_>, _out: &mut dyn Write) -> Result<LayerInfo> {
-    unimplemented!()
+/// Builds the layer into `out` and tells its digests. The bytes depend on the plan's sources, the
+/// excluded paths, the compiler and the format alone.
+///
+/// In memory are the layer's packages as they were downloaded (unpacked for Debian packages), its
+/// Python sources while they are compiled, and for [`Format::Gzip`] the layer's whole tar.
+///
+/// # Errors
+/// An input that is not what the plan says, or that holds what no package of good faith holds (see
+/// ARCHITECTURE, "Hostile inputs"), is refused with the package's and the file's name. Anything
+/// written to `out` until then is to be thrown away.
+pub fn write(plan: &LayerPlan, inputs: &Inputs<'_>, out: &mut dyn Write) -> Result<LayerInfo> {
+    let blob = |out| Blob::new(inputs.format, out).map_err(|error| Error::io("cannot write the layer", error));
+    match &plan.source {
+        Source::Debs(debs) => {
+            let mut tree = base(debs, inputs.file)?;
+            if let Some(compiler) = inputs.compiler {
+                compile_stdlib(&mut tree, compiler)?;
+            }
+            tree.write(blob(out)?, no_entries)
+        }
+        Source::Wheels(wheels) => {
+            let installed = wheels::install(wheels, inputs)?;
+            installed.tree.write(blob(out)?, |archive, entry| installed.entry(archive, entry))
+        }
+        Source::Own(files) => own(files)?.write(blob(out)?, no_entries),
+    }
+}
+
+/// Unpacks what the packages' Python needs to run into `root`, a new and empty folder.
+pub fn extract_base(debs: &[DebPackage], file: &dyn Fn(&Digest) -> PathBuf, root: &Path) -> Result<()> {
+    deb::extract(&base(debs, file)?, root)
+}
+
+fn base(debs: &[DebPackage], file: &dyn Fn(&Digest) -> PathBuf) -> Result<Tree> {
+    deb::flatten(debs.iter().map(|deb| {
+        let bytes = read(&deb.name, &file(&deb.sha256), &deb.sha256, deb.size)?;
+        Ok((deb.clone(), bytes))
+    }))
+}
+
+/// Reads a package whole and checks its digest, so that what is used is what was checked.
+fn read(subject: &str, path: &Path, expected: &Digest, size: u64) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io(format_args!("{subject}: {}", path.display()), error))?;
+    if bytes.len() as u64 != size {
+        return Err(Error::refused(subject, format_args!("{} bytes, the lock says {size}", bytes.len())));
+    }
+    let found = Digest::of(&bytes);
+    if found != *expected {
+        return Err(Error::refused(subject, format_args!("its digest is {found}, the lock says {expected}")));
+    }
+    Ok(bytes)
+}
+
+fn no_entries<'a>(_: usize, _: usize) -> EntryData<'a> {
+    EntryData { form: Form::Stored { data: &[], crc32: 0 }, sha256: None }
+}
+
+fn compile_stdlib(tree: &mut Tree, compiler: &(dyn Compiler + Sync)) -> Result<()> {
+    let sources: Vec<PythonSource<'_>> = tree
+        .iter()
+        .filter(|(path, _)| python::STDLIB.iter().any(|folder| path.starts_with(folder)) && path.ends_with(".py"))
+        .filter_map(|(path, node)| match &node.kind {
+            Kind::File(Content::Plain(content)) => Some(PythonSource { path, content }),
+            _ => None,
+        })
+        .collect();
+    let compiled = compile(&"Python's library".into(), &sources, compiler)?;
+    compiled.into_iter().try_for_each(|(path, node)| tree.add_new(&path, node))
+}
+
+/// The .pyc files of one package's sources, which are sorted.
+fn compile(
+    package: &Arc<str>,
+    sources: &[PythonSource<'_>],
+    compiler: &(dyn Compiler + Sync),
+) -> Result<Vec<(String, Node)>> {
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let compiled = compiler.compile(&bytecode::key(sources), sources)?;
+    if compiled.len() != sources.len() {
+        let problem = format_args!("{} .pyc files for {} sources", compiled.len(), sources.len());
+        return Err(Error::refused(package, problem));
+    }
+    let files = sources.iter().zip(compiled).filter_map(|(source, pyc)| {
+        let (path, pyc) = (python::pyc_path(source.path)?, pyc?);
+        let content = Content::Packed { data: pyc.deflated, crc32: pyc.crc32, size: pyc.size };
+        Some((path, Node { mode: 0o644, id: 0, package: package.clone(), kind: Kind::File(content) }))
+    });
+    Ok(files.collect())
+}
+
+fn own(files: &[OwnFile]) -> Result<Tree> {
+    let package: Arc<str> = "our own files".into();
+    let mut tree = Tree::default();
+    for file in files {
+        path::check(&file.path)
+            .map_err(|problem| Error::refused(&package, format_args!("{}: {problem}", file.path)))?;
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        let kind = Kind::File(Content::Plain(file.content.clone()));
+        tree.add_new(&file.path, Node { mode, id: 0, package: package.clone(), kind })?;
+    }
+    Ok(tree)
 }

@@ -1,0 +1,6 @@
+//! Debian packages: reading them, and making of several the base of an image.
+
+mod archive;
+mod base;
+
+pub(crate) use base::{extract, flatten};
