@@ -1,1 +1,10 @@
-//! A client of the MLflow server, and the smoke test.
+//! A client of the MLflow server as far as a deploy needs it: waiting until it serves, and the
+//! smoke test. Knows URLs and HTTP, not where the server runs.
+
+mod client;
+mod health;
+mod otlp;
+pub mod smoke;
+
+pub use client::{Auth, is_loopback};
+pub use health::wait_until_healthy;
