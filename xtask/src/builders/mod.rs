@@ -1,1 +1,3 @@
 //! The image builders: native, docker, cloud-build.
+
+pub mod bytecode;
