@@ -32,6 +32,7 @@ pub struct OutputArgs {
 #[derive(Subcommand)]
 pub enum Command {
     BuildImage(commands::build_image::Args),
+    PushLayout(commands::push_layout::Args),
     Deploy(commands::deploy::Args),
     Smoke(commands::smoke::Args),
     Status(commands::status::Args),

@@ -9,6 +9,7 @@ pub mod deploy;
 pub mod down;
 pub mod lock;
 pub mod logs;
+pub mod push_layout;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod smoke;
@@ -69,6 +70,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Logs(args) => block_on(&run, logs::run(args, &run)),
         Command::Down(args) => block_on(&run, down::run(args, &run)),
         Command::Lock(args) => block_on(&run, lock::run(args, &run)),
+        Command::PushLayout(args) => block_on(&run, push_layout::run(args, &run)),
         Command::Bench(args) => block_on(&run, bench::run(args, &run)),
         Command::Config(args) => config::run(args, &run),
         Command::Test(args) => test::run(args, &run),

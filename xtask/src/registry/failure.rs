@@ -113,6 +113,12 @@ pub fn explain(scene: &Scene, doing: &str, answer: &Answer) -> Fault {
                 .hint("raise the quota or delete old images there, then run the same command again"),
         ),
         403 => Fault::Fatal(denied(scene, doing, answer)),
+        // An upload session that the registry has forgotten (a restart, another replica).
+        400 | 404 | 416 if answer.has("BLOB_UPLOAD_INVALID") || answer.has("BLOB_UPLOAD_UNKNOWN") => Fault::Transient(
+            error(Kind::Remote, format!("{registry} lost the upload: cannot {doing}"))
+                .hint("run the same command again: it carries on where this one stopped"),
+            None,
+        ),
         404 if answer.has("MANIFEST_BLOB_UNKNOWN") || answer.has("BLOB_UNKNOWN") => Fault::Fatal(
             error(Kind::Remote, format!("{name} has lost a part of the image: cannot {doing}"))
                 .hint("run the same command again: it sends what is missing"),
@@ -148,12 +154,6 @@ pub fn explain(scene: &Scene, doing: &str, answer: &Answer) -> Fault {
             ),
             None,
         ),
-        // An upload session that the registry has forgotten (a restart, another replica).
-        400 | 416 if answer.has("BLOB_UPLOAD_INVALID") || answer.has("BLOB_UPLOAD_UNKNOWN") => Fault::Transient(
-            error(Kind::Remote, format!("{registry} lost the upload: cannot {doing}"))
-                .hint("run the same command again: it carries on where this one stopped"),
-            None,
-        ),
         _ => Fault::Fatal(error(Kind::Remote, format!("{registry} refuses to {doing}"))),
     }
 }
@@ -162,7 +162,7 @@ pub fn explain(scene: &Scene, doing: &str, answer: &Answer) -> Fault {
 pub fn denied(scene: &Scene, doing: &str, answer: &Answer) -> Error {
     let name = format!("{}/{}", scene.registry, scene.repository);
     let message = match answer.status {
-        403 => format!("{} lets {} not {doing} ({name})", scene.registry, scene.identity),
+        403 => format!("{} does not let {} {doing} ({name})", scene.registry, scene.identity),
         _ => format!("{} does not accept {} for {name}: cannot {doing}", scene.registry, scene.identity),
     };
     Error::new(Kind::Auth, message).hint(login_hint(scene)).source(answer.words())
@@ -244,7 +244,7 @@ mod tests {
         let host = "registry.example.com";
         let denied = r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#;
         check(host, 401, denied, "login Auth & user ada (docker login) & team/images/mlflow & docker login registry");
-        check(host, 403, denied, "fail Auth & lets user ada (docker login) not push layer ab & requested access");
+        check(host, 403, denied, "fail Auth & does not let user ada (docker login) push layer ab & requested access");
         check("ghcr.io", 403, "", "fail Auth & write:packages");
         check("europe-west1-docker.pkg.dev", 403, "", "fail Auth & roles/artifactregistry.writer & gcloud auth");
         check(

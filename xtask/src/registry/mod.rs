@@ -11,6 +11,7 @@ mod challenge;
 mod credentials;
 mod failure;
 mod http_client;
+mod layout;
 mod manifests;
 mod mounts;
 mod push;
@@ -28,6 +29,7 @@ use crate::error::Result;
 
 pub use blobs::Blob;
 pub use credentials::{CredentialSource, LoginArgs};
+pub use layout::Layout;
 pub use push::{Manifest, Pushed};
 pub use reference::Reference;
 pub use secret::Secret;

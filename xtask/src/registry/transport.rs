@@ -229,9 +229,14 @@ impl Transport {
 }
 
 fn gave_up(error: Error, attempts: u32, asked: Option<std::time::Duration>) -> Error {
-    let asked = asked.map(|asked| format!("; the registry asks to wait {} s", asked.as_secs())).unwrap_or_default();
     let mut lines = error.lines();
-    let message = format!("{} (after {attempts} attempts{asked})", lines.remove(0));
+    let mut message = lines.remove(0);
+    if attempts > 1 {
+        message.push_str(&format!(" (after {attempts} attempts)"));
+    }
+    if let Some(asked) = asked {
+        message.push_str(&format!(" (the registry asks to wait {} s)", asked.as_secs()));
+    }
     let mut given_up = Error::new(error.kind(), message);
     if let Some(hint) = error.hint_text() {
         given_up = given_up.hint(hint);

@@ -1,1 +1,19 @@
-//! placeholder
+//! The world around the program, for tests: real registries, a proxy that breaks things on
+//! purpose, a token service, and a home folder that is not the developer's.
+//!
+//! Everything listens on 127.0.0.1 on a free port and ends, by its own id, when it is dropped.
+
+mod home;
+mod http;
+mod proxy;
+mod registry;
+mod service;
+mod token;
+mod tool;
+
+pub use home::Home;
+pub use proxy::{Exchange, Fault, Proxy, Rule};
+pub use registry::{Auth, Registry, Storage};
+pub use service::{Service, free_port};
+pub use token::{Policy, TokenRequest, TokenServer};
+pub use tool::{command, have_namespaces, require, run, skip};
