@@ -73,10 +73,7 @@ impl Client {
     pub async fn has_blob(&self, blob: &Blob) -> Result<bool> {
         let doing = format!("look for layer {}", blob.digest.short());
         let path = format!("blobs/{}", blob.digest);
-        let answer = self.transport.simple(&doing, Method::HEAD, &path, &[], &[200, 404]).await?;
-        if answer.status == 404 {
-            return Ok(false);
-        }
+        let Some(answer) = self.transport.ask(&doing, &path, &[]).await? else { return Ok(false) };
         check_digest(&answer, &blob.digest, self.transport.reference().registry(), &doing)?;
         self.mounts.remember(&blob.digest);
         Ok(true)
@@ -156,7 +153,7 @@ impl Client {
         let url = self.transport.url(&format!("blobs/{}", blob.digest))?;
         let request = self.transport.request(Method::HEAD, url.clone()).timeout(self.transport.patience().stall);
         let answer = self.transport.send(doing, self.transport.authorize(request, &url, granted)).await?;
-        Ok(self.transport.expect(doing, answer, &[200, 404], granted).await?.status == 200)
+        Ok(self.transport.expect(doing, answer, &[200, 404, 500], granted).await?.status == 200)
     }
 
     async fn post(&self, doing: &str, url: &Url, granted: Option<Granted>) -> Result<super::http_client::Read, Fault> {

@@ -29,10 +29,7 @@ impl Client {
         let doing = format!("look for {selector}");
         let path = format!("manifests/{selector}");
         let accept = ACCEPTED.join(", ");
-        let answer = self.transport.simple(&doing, Method::HEAD, &path, &[(ACCEPT, &accept)], &[200, 404]).await?;
-        if answer.status == 404 {
-            return Ok(None);
-        }
+        let Some(answer) = self.transport.ask(&doing, &path, &[(ACCEPT, &accept)]).await? else { return Ok(None) };
         let registry = self.transport.reference().registry();
         if let Ok(digest) = selector.parse::<Digest>() {
             check_digest(&answer, &digest, registry, &doing)?;

@@ -142,6 +142,27 @@ impl Transport {
         .await
     }
 
+    /// Asks whether something is there: the answer to a HEAD, `None` for no.
+    ///
+    /// A registry whose disk was full has empty files where it keeps its links, and answers 500 for
+    /// them until they are written anew (distribution 2.8). A push therefore takes a lasting 500
+    /// for a no: it then sends what may be there already, and heals the registry.
+    pub async fn ask(&self, doing: &str, path: &str, headers: &[(http::HeaderName, &str)]) -> Result<Option<Read>> {
+        let mut expected = vec![200, 404];
+        if self.access == Access::Push {
+            expected.push(500);
+        }
+        for wait in [Some(self.patience.first_wait), None] {
+            let answer = self.simple(doing, Method::HEAD, path, headers, &expected).await?;
+            match (answer.status, wait) {
+                (200, _) => return Ok(Some(answer)),
+                (500, Some(wait)) => self.interruptible(tokio::time::sleep(wait)).await?,
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
     /// A request to build on.
     pub fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
         self.http.request(method, url)

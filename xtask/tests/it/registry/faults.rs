@@ -289,3 +289,24 @@ fn a_damaged_layer_never_reaches_the_registry() {
     std::fs::write(&file, &bytes).unwrap();
     assert_eq!(finish(&mut push_command(&home, &layout, &reference)).code, Some(0));
 }
+
+#[test]
+fn a_registry_that_lost_a_link_is_healed() {
+    let Some(registry) = Registry::start() else { return };
+    let (home, layout) = (Home::new(), SyntheticLayout::new(600, &[40_000, 10]));
+    let reference = format!("{}/team/healed:1", registry.host());
+    assert_eq!(push(&home, &layout, &reference).code, Some(0));
+    // What a full disk leaves behind: empty files where the registry keeps its links.
+    let repository = registry.folder().join("docker/registry/v2/repositories/team/healed");
+    let digest = layout.layer(0).file_name().unwrap().to_str().unwrap().to_owned();
+    let links = [format!("_layers/sha256/{digest}/link"), "_manifests/tags/1/current/link".to_owned()];
+    for link in links {
+        std::fs::write(repository.join(link), "").unwrap();
+    }
+    std::fs::remove_dir_all(repository.join("_manifests/revisions")).unwrap();
+    let second = push(&home, &layout, &reference);
+    assert_eq!(second.code, Some(0), "{second:?}");
+    if testbed::require("skopeo", "skopeo").is_some() {
+        read_with_skopeo(&home, &reference, None).unwrap();
+    }
+}
