@@ -47,6 +47,9 @@ pub struct ImageConfig {
     pub tag: String,
     /// The platforms to build for.
     pub platforms: Vec<Platform>,
+    /// The Debian mirror to take packages from: the URL of the folder that holds `dists` and
+    /// `pool`. `None`: what this host's apt uses, else Debian's snapshots.
+    pub debian_mirror: Option<String>,
 }
 
 /// Where the server runs, by kind.
@@ -154,6 +157,7 @@ fn read_environment(
                     .map_err(|error| Error::new(Kind::Config, format!("{FILE}: image.platforms: {error}")))
             })
             .collect::<Result<_>>()?,
+        debian_mirror: table.string("debian-mirror", None)?,
     };
     table.finish()?;
     Ok((image, environment))

@@ -32,6 +32,7 @@ pub use credentials::{CredentialSource, LoginArgs};
 pub use layout::Layout;
 pub use push::{Manifest, Pushed};
 pub use reference::Reference;
+pub use retry::{Patience, retry_after};
 pub use secret::Secret;
 pub use transport::Access;
 
