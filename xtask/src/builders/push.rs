@@ -1,0 +1,63 @@
+//! Pushes an image that may not be built yet: the registry is asked first, and only what it lacks
+//! is built and sent.
+
+use std::collections::HashMap;
+
+use mlflow_image::Digest;
+
+use super::draft::{Built, Draft, Wanted};
+use crate::commands::Run;
+use crate::error::Result;
+use crate::registry::{Access, Blob, Client, CredentialSource, Manifest, Reference};
+
+/// What a push cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pushed {
+    /// Bytes of wheels and packages downloaded for layers that the registry lacked.
+    pub downloaded_bytes: u64,
+    /// Bytes sent to the registry.
+    pub pushed_bytes: u64,
+}
+
+/// Pushes `built`, whose `draft` knows all digests, and points the tag of `reference` at it. The
+/// bills of materials come after the manifests that they describe and before the tag. Where the tag
+/// points at the image already, that is the only question asked.
+pub async fn push(
+    run: &Run,
+    draft: &mut Draft,
+    built: &Built,
+    reference: &Reference,
+    login: CredentialSource,
+) -> Result<Pushed> {
+    let cache = draft.cache.clone();
+    let client = Client::connect(run, &cache, reference, Access::Push, login)?;
+    let tag = reference.tag().unwrap_or("latest").to_owned();
+    if client.has_manifest(&tag).await? == Some(built.digest()) {
+        return Ok(Pushed::default());
+    }
+    let mut downloaded_bytes = 0;
+    let complete = async |missing: Vec<Blob>| {
+        let wanted = missing.iter().map(|blob| blob.digest).collect();
+        downloaded_bytes = draft.complete(run, &Wanted::Blobs(wanted)).await?;
+        draft.store(built)?;
+        missing.iter().map(|blob| Ok((blob.digest, cache.blob(&blob.digest)?))).collect::<Result<HashMap<Digest, _>>>()
+    };
+    client.push(&manifests(built), None, complete).await?;
+    client.put_manifest(&tag, built.index.media_type, &built.index.bytes).await?;
+    Ok(Pushed { downloaded_bytes, pushed_bytes: client.sent_bytes() })
+}
+
+fn manifests(built: &Built) -> Vec<Manifest> {
+    let of_platform = built.images.iter().map(|image| {
+        let config = Blob { digest: image.config.digest, size: image.config.bytes.len() as u64 };
+        let layers = image.layers.iter().map(|layer| Blob { digest: layer.info.digest, size: layer.info.size });
+        Manifest {
+            media_type: image.manifest.media_type.to_owned(),
+            bytes: image.manifest.bytes.clone(),
+            blobs: layers.chain([config]).collect(),
+        }
+    });
+    let index =
+        Manifest { media_type: built.index.media_type.to_owned(), bytes: built.index.bytes.clone(), blobs: Vec::new() };
+    of_platform.chain([index]).collect()
+}

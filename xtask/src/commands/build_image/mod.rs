@@ -1,0 +1,137 @@
+//! `build-image`: locks -> image, into the cache, a folder, an archive or a registry.
+
+mod answer;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use mlflow_image::Platform;
+use mlflow_image::plan::Format;
+
+use self::output::Output;
+use crate::builders::Builder;
+use crate::builders::draft::{Draft, Options, Wanted};
+use crate::builders::push;
+use crate::cache;
+use crate::commands::Run;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::registry::{LoginArgs, Reference};
+
+/// The reference of an image that has no repository.
+const NAME: &str = "mlflow";
+
+/// Build the image from the locks; push it or write it to disk
+///
+/// Without --push and --output the image is built into the cache, where deploy finds it.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The environment in deploy.toml whose image settings count.
+    #[arg(long, default_value = crate::config::LOCAL)]
+    env: String,
+    /// Push the image to the repository.
+    #[arg(long)]
+    push: bool,
+    /// Where to push, as REGISTRY/PATH without a tag [default: image.repository in deploy.toml].
+    #[arg(long, value_name = "REGISTRY/PATH")]
+    repository: Option<String>,
+    /// The tag to push [default: image.tag in deploy.toml].
+    #[arg(long)]
+    tag: Option<String>,
+    /// Write the image to oci:DIR (an OCI layout, reference `latest`) or docker-archive:FILE
+    /// (one platform, for docker load). Repeatable.
+    #[arg(long, value_name = "KIND:PATH")]
+    output: Vec<Output>,
+    /// Build for this platform only: linux/amd64 or linux/arm64. Repeatable
+    /// [default: image.platforms in deploy.toml].
+    #[arg(long, value_name = "OS/CPU")]
+    platform: Vec<Platform>,
+    /// How layers are compressed: splice (the wheels' own streams), gzip or zstd.
+    #[arg(long, value_name = "FORMAT", default_value_t)]
+    layer_format: Format,
+    /// Leave the .pyc files out: smaller, but the server starts slower.
+    #[arg(long)]
+    no_bytecode: bool,
+    /// Fail where image.lock would change.
+    #[arg(long)]
+    locked: bool,
+    /// Write the software bill of materials (CycloneDX JSON) to this file.
+    #[arg(long, value_name = "FILE")]
+    sbom: Option<PathBuf>,
+    /// What builds: native, docker (or podman or buildah, whichever works), or cloud-build.
+    #[arg(long, value_enum, default_value_t)]
+    builder: Builder,
+    /// Print what would be downloaded, built and pushed.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    login: LoginArgs,
+}
+
+pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let config = Config::load(&args.env)?;
+    let target = target(&args, &config)?;
+    if args.builder != Builder::Native {
+        return Err(Error::new(Kind::Usage, "only --builder native is here yet"));
+    }
+    let mut draft = Draft::plan(run, &config, &options(&args, &config)).await?;
+    if args.dry_run {
+        let wanted = if target.is_some() && args.output.is_empty() { Wanted::Nothing } else { Wanted::All };
+        return run.answer(&answer::Plan::new(&draft, &wanted, target.as_ref())?);
+    }
+    // A push asks the registry what it wants, later.
+    let wanted = if target.is_some() && args.output.is_empty() { Wanted::Nothing } else { Wanted::All };
+    let downloaded = draft.complete(run, &wanted).await?;
+    let built = draft.built(downloaded)?;
+    draft.store(&built)?;
+    for output in &args.output {
+        let name = target.as_ref().map_or_else(|| format!("{NAME}:latest"), ToString::to_string);
+        output.write(run, &draft, &built, &name)?;
+    }
+    if let Some(path) = &args.sbom {
+        let name = target.as_ref().map_or(NAME, last_part);
+        cache::write(path, &draft.sbom(name, built.digest(), &draft.options.platforms)?.bytes)?;
+    }
+    let pushed = match &target {
+        Some(reference) => push::push(run, &mut draft, &built, reference, args.login.source()?).await?,
+        None => push::Pushed::default(),
+    };
+    run.answer(&answer::Answer::new(&built, target.as_ref(), &args.output, pushed, begun.elapsed()))
+}
+
+fn options(args: &Args, config: &Config) -> Options {
+    let mut options = Options::new(config);
+    options.format = args.layer_format;
+    options.bytecode = !args.no_bytecode;
+    options.locked = args.locked;
+    if !args.platform.is_empty() {
+        options.platforms.clone_from(&args.platform);
+    }
+    options
+}
+
+/// What to push to; `None` where nothing is pushed.
+fn target(args: &Args, config: &Config) -> Result<Option<Reference>> {
+    if !args.push {
+        return Ok(None);
+    }
+    let repository = args.repository.as_ref().or(config.image.repository.as_ref()).ok_or_else(|| {
+        Error::new(Kind::Config, "--push, but no repository is known")
+            .hint("name it with --repository REGISTRY/PATH or as image.repository in deploy.toml")
+    })?;
+    let reference = Reference::parse(repository)?;
+    // A reference without a tag gets `latest`; any other tag was in the text.
+    let tagged = repository.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if tagged || reference.digest().is_some() {
+        return Err(Error::new(Kind::Usage, format!("{repository:?} is more than a repository"))
+            .hint("leave the tag out; name it with --tag or as image.tag in deploy.toml"));
+    }
+    reference.with_tag(args.tag.as_ref().unwrap_or(&config.image.tag)).map(Some)
+}
+
+fn last_part(reference: &Reference) -> &str {
+    reference.repository().rsplit('/').next().unwrap_or(NAME)
+}
