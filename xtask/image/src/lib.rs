@@ -19,6 +19,7 @@ pub mod plan;
 mod platform;
 pub mod python;
 pub mod sbom;
+pub mod unpack;
 mod wheel;
 
 pub use digest::{Digest, HashWriter};
