@@ -1,13 +1,14 @@
-//! `sandbox` (hidden): what the local server's process does before it becomes the server.
+//! `sandbox` (hidden): this program as the supervisor of a local server.
 
 use std::process::ExitCode;
 
 use crate::error::Result;
+use crate::local::sandbox;
 
-/// Become a server in a sandbox
+/// Become the supervisor of a server in a sandbox (told on stdin; for internal use)
 #[derive(clap::Args)]
 pub struct Args {}
 
 pub fn run(_args: Args) -> Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+    sandbox::supervise()
 }

@@ -1,0 +1,156 @@
+//! A program of an image in Linux namespaces.
+//!
+//! ```text
+//! deploy --spawn--> supervisor ==namespaces==> init (pid 1) --spawn--> the server
+//!        <--socket--           <--socket--
+//! ```
+//!
+//! The supervisor is this program again, in a session of its own, outside of the sandbox: it
+//! forwards signals and writes down how the server ended. init sets the sandbox up, gives up every
+//! privilege and reaps. When the supervisor dies, whatever the reason, init dies, and with it every
+//! process of its pid namespace.
+
+mod init;
+mod namespaces;
+mod supervisor;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::process::Program;
+
+use super::identity::Identity;
+use super::spec::{Answer, Exit, Refusal, Spec};
+
+pub use supervisor::supervise;
+
+/// How long setting up a sandbox may take: milliseconds, unless the disk is very slow.
+const SETUP: Duration = Duration::from_secs(60);
+
+/// A sandbox whose program runs.
+pub struct Sandbox {
+    /// The supervisor.
+    pub process: Identity,
+    lines: BufReader<UnixStream>,
+}
+
+/// Why there is no sandbox.
+pub enum Failure {
+    /// The kernel forbids it; an engine may work.
+    Forbidden(Error),
+    /// Anything else.
+    Error(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Forbidden(error) | Failure::Error(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Error(error)
+    }
+}
+
+/// Starts `spec`; what it prints goes to the end of `log`. Returns when the program was started.
+///
+/// Blocks for some milliseconds.
+pub fn start(spec: &Spec, log: &Path) -> std::result::Result<Sandbox, Failure> {
+    let named = || format!("cannot open the log {}", log.display());
+    let out = std::fs::File::options().create(true).append(true).open(log).on_machine(named)?;
+    let err = out.try_clone().on_machine(named)?;
+    let (ours, theirs) = UnixStream::pair().on_machine(|| "cannot create a socket")?;
+    // The very binary that runs now, even if a build has replaced its file meanwhile.
+    let mut command = Program::new("/proc/self/exe").args(["sandbox"]).clear_env().dir("/").into_std()?;
+    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(out).stderr(err);
+    let mut child = command.spawn().on_machine(|| "cannot start the sandbox")?;
+    drop(command);
+    let answer = converse(&ours, spec);
+    match answer {
+        Ok((Answer::Ready(process), lines)) => Ok(Sandbox { process, lines }),
+        Ok((Answer::Refused(refusal), _)) => {
+            let _ = child.wait();
+            Err(refused(refusal))
+        }
+        Ok((Answer::Ended(exit), _)) => {
+            let _ = child.wait();
+            Err(Error::new(Kind::Internal, format!("the sandbox ended before it began ({exit})")).into())
+        }
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error.into())
+        }
+    }
+}
+
+fn converse(socket: &UnixStream, spec: &Spec) -> Result<(Answer, BufReader<UnixStream>)> {
+    let talk = || -> std::io::Result<(Option<Answer>, BufReader<UnixStream>)> {
+        let mut socket = socket.try_clone()?;
+        socket.set_read_timeout(Some(SETUP))?;
+        writeln!(socket, "{}", serde_json::to_string(spec)?)?;
+        let mut lines = BufReader::new(socket);
+        let answer = read(&mut lines)?;
+        Ok((answer, lines))
+    };
+    match talk().on_machine(|| "the sandbox does not answer")? {
+        (Some(answer), lines) => Ok((answer, lines)),
+        (None, _) => Err(Error::new(Kind::Machine, "the sandbox ended without an answer")),
+    }
+}
+
+fn read(lines: &mut BufReader<UnixStream>) -> std::io::Result<Option<Answer>> {
+    let mut line = String::new();
+    match lines.read_line(&mut line)? {
+        0 => Ok(None),
+        _ => Ok(Some(serde_json::from_str(&line)?)),
+    }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    if refusal.busy {
+        return Error::new(Kind::Locked, refusal.what).hint(refusal.why).into();
+    }
+    let error = Error::new(Kind::Machine, format!("cannot set up the sandbox: {}", refusal.what)).source(refusal.why);
+    if refusal.forbidden { Failure::Forbidden(error) } else { Failure::Error(error) }
+}
+
+impl Sandbox {
+    /// Waits until a task has ended. Dropping the sandbox before ends the task.
+    ///
+    /// Blocks.
+    pub fn wait(mut self) -> Result<Exit> {
+        let named = || "the sandbox was lost";
+        self.lines.get_ref().set_read_timeout(None).on_machine(named)?;
+        match read(&mut self.lines).on_machine(named)? {
+            Some(Answer::Ended(exit)) => Ok(exit),
+            Some(Answer::Refused(refusal)) => Err(refused(refusal).into()),
+            Some(Answer::Ready(_)) | None => Err(Error::new(Kind::Machine, named())),
+        }
+    }
+
+    /// A handle to end a task from elsewhere while [`Sandbox::wait`] blocks.
+    pub fn interrupt(&self) -> Result<Interrupt> {
+        Ok(Interrupt(self.lines.get_ref().try_clone().on_machine(|| "cannot duplicate a socket")?))
+    }
+}
+
+/// Ends a task.
+pub struct Interrupt(UnixStream);
+
+impl Interrupt {
+    /// Ends it: the supervisor sees that nobody waits any more.
+    pub fn end(self) {
+        // Already closed is as good.
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+}
