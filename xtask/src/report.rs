@@ -23,6 +23,12 @@ pub fn seconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1e3).round() / 1e3
 }
 
+/// The time as RFC 3339 in UTC, to the second.
+pub fn now() -> String {
+    let now = time::OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

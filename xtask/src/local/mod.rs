@@ -1,1 +1,7 @@
 //! The local server: the image in a sandbox of this machine.
+
+mod identity;
+#[cfg(target_os = "linux")]
+pub mod sandbox;
+mod spec;
+pub mod state;

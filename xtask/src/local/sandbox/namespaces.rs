@@ -39,10 +39,8 @@ pub fn enter(spec: &Spec) -> Result<Privilege> {
     }
     let privilege = Privilege::UserNamespace;
     let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| Refusal {
-        forbidden: true,
-        ..failed("create a user namespace", error, privilege)
-    })?;
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(|error| Refusal { forbidden: true, ..failed("create a user namespace", error, privilege) })?;
     for (file, text) in [
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("{} {uid} 1", spec.uid)),
@@ -131,9 +129,8 @@ pub fn drop_privileges(spec: &Spec, privilege: Privilege) -> Result<()> {
 }
 
 fn devices(dev: &Path, privilege: Privilege) -> Result<()> {
-    let io = |what: &str, error: std::io::Error| {
-        failed(what, Errno::from_raw(error.raw_os_error().unwrap_or(0)), privilege)
-    };
+    let io =
+        |what: &str, error: std::io::Error| failed(what, Errno::from_raw(error.raw_os_error().unwrap_or(0)), privilege);
     for name in ["null", "zero", "full", "random", "urandom"] {
         let target = dev.join(name);
         fs::write(&target, "").map_err(|error| io("create a device", error))?;

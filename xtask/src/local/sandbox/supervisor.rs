@@ -92,19 +92,12 @@ fn start(spec: &Spec) -> std::result::Result<Server, Refusal> {
 impl Server {
     fn watch(mut self, caller: UnixStream, spec: &Spec) -> Result<ExitCode> {
         if let Role::Server { running, release, .. } = &spec.role {
-            let record = Running {
-                process: self.identity.clone(),
-                release: (**release).clone(),
-                started_at: report::now(),
-            };
+            let record =
+                Running { process: self.identity.clone(), release: (**release).clone(), started_at: report::now() };
             if let Err(error) = write_json(running, &record) {
                 let _ = kill(self.init, Signal::SIGKILL);
-                let refusal = Refusal {
-                    what: error.lines().join(": "),
-                    why: String::new(),
-                    forbidden: false,
-                    busy: false,
-                };
+                let refusal =
+                    Refusal { what: error.lines().join(": "), why: String::new(), forbidden: false, busy: false };
                 tell(&caller, &Answer::Refused(refusal));
                 return Err(error);
             }
@@ -118,13 +111,8 @@ impl Server {
         let (exit, stopped) = self.wait(caller.as_ref())?;
         match (&spec.role, caller) {
             (Role::Server { running, ended, release }, _) => {
-                let record = Ended {
-                    image: release.image,
-                    release: release.id.clone(),
-                    exit,
-                    at: report::now(),
-                    stopped,
-                };
+                let record =
+                    Ended { image: release.image, release: release.id.clone(), exit, at: report::now(), stopped };
                 write_json(ended, &record)?;
                 // Gone already when someone deleted the whole folder.
                 let _ = std::fs::remove_file(running);
