@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, dup2_stdin};
@@ -42,6 +43,9 @@ fn begin(spec: &Spec, privilege: Privilege, supervisor: &UnixStream) -> Result<O
     umask(Mode::from_bits_truncate(0o022));
     namespaces::build(spec, privilege)?;
     namespaces::drop_privileges(spec, privilege)?;
+    // In a user namespace the program has this process's user: it must not reach through /proc/1 to
+    // what is open or mapped here.
+    set_dumpable(false).map_err(|error| refusal("hide from the program", error))?;
     // After the change of user, which resets it (prctl(2), PR_SET_PDEATHSIG).
     set_pdeathsig(Signal::SIGKILL).map_err(|error| refusal("watch the supervisor", error))?;
     let mut fds = [PollFd::new(supervisor.as_fd(), PollFlags::empty())];
@@ -66,7 +70,10 @@ fn spawn(spec: &Spec) -> Result<Pid, Refusal> {
         .into_std()
         .map_err(|error| fail(&error))?;
     command.envs(spec.env.iter().map(|(key, value)| (key, value))).stdin(Stdio::null());
-    // The signal mask is emptied for it by the standard library.
+    // The signals that are blocked here would stay blocked in the program.
+    let unblock = || Ok(SigSet::empty().thread_set_mask()?);
+    // SAFETY: between fork and exec it makes one system call, sigprocmask(2), and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
     let child = command.spawn().map_err(|error| fail(&error))?;
     i32::try_from(child.id()).map(Pid::from_raw).map_err(|error| fail(&error))
 }
