@@ -11,7 +11,7 @@ use super::Reference;
 use super::retry::{self, Fault};
 
 /// How long connecting may take, TLS included.
-const CONNECT: Duration = Duration::from_secs(15);
+pub const CONNECT: Duration = Duration::from_secs(15);
 /// The most that is read of an answer which is not a blob: manifests may have 4 MiB
 /// (distribution-spec, "Pushing Manifests").
 const LARGEST_ANSWER: usize = 8 << 20;

@@ -14,10 +14,14 @@ mod http_client;
 mod layout;
 mod manifests;
 mod mounts;
+mod pull;
 mod push;
 mod reference;
+mod referrers;
 mod retry;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::sync::Arc;
@@ -30,6 +34,7 @@ use crate::error::Result;
 pub use blobs::Blob;
 pub use credentials::{CredentialSource, LoginArgs};
 pub use layout::Layout;
+pub use pull::Pulled;
 pub use push::{Manifest, Pushed};
 pub use reference::Reference;
 pub use retry::{Patience, retry_after};

@@ -211,7 +211,12 @@ impl Transport {
         if answer.status == StatusCode::FORBIDDEN && granted.is_none() {
             return Err(Fault::Unauthorized(Box::new(refusal)));
         }
-        Err(failure::explain(&self.auth.scene().await, doing, &refusal))
+        Err(self.explain(doing, &refusal).await)
+    }
+
+    /// What a refusal means for this registry.
+    pub async fn explain(&self, doing: &str, answer: &Answer) -> Fault {
+        failure::explain(&self.auth.scene().await, doing, answer)
     }
 
     /// Where a registry sends an upload: relative, absolute, or on another host. A registry behind

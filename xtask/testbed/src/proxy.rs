@@ -109,11 +109,13 @@ impl Proxy {
             .enable_all()
             .build()
             .expect("an async runtime");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port of 127.0.0.1");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
+        listener.set_nonblocking(true).expect("a socket option");
         let address = listener.local_addr().expect("a bound address");
         let shared = Arc::new(Shared::default());
         let task = Arc::clone(&shared);
         runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a listening socket");
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&task);
                 // A connection that ends early is the client's business.
