@@ -7,8 +7,9 @@ pub mod debian;
 pub mod download;
 mod pylock;
 mod tags;
-mod uv;
+pub mod uv;
 pub mod wheels;
 
 pub use debian::{FetchDebsError, Mirrors, fetch_debs};
+pub use tags::uv_args as python_args;
 pub use wheels::fetch as fetch_wheels;

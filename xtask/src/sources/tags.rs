@@ -88,14 +88,12 @@ fn platform_tags(platform: Platform) -> Vec<String> {
     tags
 }
 
-/// What uv calls the platform that [`Tags`] describes.
-pub fn uv_platform(platform: Platform) -> String {
-    format!("{}-manylinux_2_{GLIBC_MINOR}", platform.wheel_cpu())
-}
-
-/// What uv calls the Python that [`Tags`] describes.
-pub fn uv_python() -> String {
-    format!("3.{PYTHON_MINOR}")
+/// What tells uv to resolve for the Python and the platform that [`Tags`] describes, from wheels.
+pub fn uv_args(platform: Platform) -> Vec<String> {
+    let platform = format!("{}-manylinux_2_{GLIBC_MINOR}", platform.wheel_cpu());
+    let python = format!("3.{PYTHON_MINOR}");
+    let args = ["--only-binary", ":all:", "--no-header", "--python-platform", &platform, "--python-version", &python];
+    args.map(str::to_owned).into()
 }
 
 #[cfg(test)]

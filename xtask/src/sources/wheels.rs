@@ -78,12 +78,9 @@ pub async fn offers(run: &Run, cache: &Cache, platform: Platform, pins: &str) ->
         return Ok(candidates);
     }
     run.ui.step("Locating", format!("wheels for {platform}"));
-    let args = ["pip", "compile", "-", "--no-deps", "--format", "pylock.toml", "--only-binary", ":all:", "--quiet"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(["--python-platform".to_owned(), tags::uv_platform(platform)])
-        .chain(["--python-version".to_owned(), tags::uv_python(), "--no-header".to_owned()]);
-    let text = uv::read(run, cache, args.collect(), pins.to_owned()).await?;
+    let args = ["pip", "compile", "-", "--no-deps", "--format", "pylock.toml"].map(str::to_owned);
+    let args = args.into_iter().chain(tags::uv_args(platform)).collect();
+    let text = uv::read(run, cache, args, pins.to_owned()).await?;
     let candidates = pylock::parse(&text)?;
     cache::write(&kept, text.as_bytes())?;
     Ok(candidates)
