@@ -1,6 +1,5 @@
 //! Python bytecode (.pyc) for the files of a layer.
 
-use crate::layer::deflate;
 use crate::{Digest, Result};
 
 /// One Python source to compile.
@@ -11,6 +10,9 @@ pub struct PythonSource<'a> {
     /// The source text.
     pub content: &'a [u8],
 }
+
+/// The bytes of a .pyc file.
+pub type Pyc = Vec<u8>;
 
 /// Compiles sources with the image's own interpreter. The work happens outside of this crate,
 /// which starts no programs.
@@ -25,40 +27,17 @@ pub trait Compiler {
     fn compile(&self, key: &Digest, sources: &[PythonSource<'_>]) -> Result<Vec<Option<Pyc>>>;
 }
 
-/// A .pyc file, compressed as it will be in the layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pyc {
-    /// A raw deflate stream (RFC 1951).
-    pub deflated: Vec<u8>,
-    /// The CRC-32 of the file.
-    pub crc32: u32,
-    /// The file's size in bytes.
-    pub size: u64,
-}
-
-impl Pyc {
-    /// Compresses a .pyc file.
-    pub fn new(file: &[u8]) -> Self {
-        Self { deflated: deflate::compress(file), crc32: crc32fast::hash(file), size: file.len() as u64 }
-    }
-}
-
 /// What marks a kept list of .pyc files, and its version.
 const MAGIC: &[u8; 8] = b"pycs\0\0\0\x01";
 
-/// The list as one file, for keeping: magic; for each .pyc its length compressed plus one (zero for
-/// none), CRC-32, size and content; the SHA-256 of it all.
+/// The list as one file, for keeping: magic; for each .pyc its length plus one (zero for none) and
+/// its bytes; the SHA-256 of it all.
 pub fn encode(list: &[Option<Pyc>]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     for pyc in list {
-        let Some(pyc) = pyc else {
-            out.extend_from_slice(&0_u64.to_le_bytes());
-            continue;
-        };
-        out.extend_from_slice(&(pyc.deflated.len() as u64 + 1).to_le_bytes());
-        out.extend_from_slice(&pyc.crc32.to_le_bytes());
-        out.extend_from_slice(&pyc.size.to_le_bytes());
-        out.extend_from_slice(&pyc.deflated);
+        let length = pyc.as_ref().map_or(0, |pyc| pyc.len() as u64 + 1);
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(pyc.as_deref().unwrap_or_default());
     }
     let digest = Digest::of(&out);
     out.extend_from_slice(digest.bytes());
@@ -73,25 +52,17 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Option<Pyc>>> {
     }
     let mut rest = body.strip_prefix(MAGIC)?;
     let mut list = Vec::new();
-    while !rest.is_empty() {
-        let length = u64::from_le_bytes(take(&mut rest)?);
-        let Some(length) = length.checked_sub(1) else {
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let Some(length) = u64::from_le_bytes(*length).checked_sub(1) else {
             list.push(None);
+            rest = after;
             continue;
         };
-        let crc32 = u32::from_le_bytes(take(&mut rest)?);
-        let size = u64::from_le_bytes(take(&mut rest)?);
-        let (deflated, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        list.push(Some(Pyc { deflated: deflated.to_vec(), crc32, size }));
+        let (pyc, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
+        list.push(Some(pyc.to_vec()));
         rest = after;
     }
-    Some(list)
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    Some(*taken)
+    rest.is_empty().then_some(list)
 }
 
 /// The key of a package's sources.
@@ -110,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_kept_list_is_read_back_and_a_damaged_one_is_not() {
-        for list in [vec![], vec![None], vec![Some(Pyc::new(b"one")), None, Some(Pyc::new(&[]))]] {
+        for list in [vec![], vec![None], vec![Some(b"one".to_vec()), None, Some(Vec::new())]] {
             let bytes = encode(&list);
             assert_eq!(decode(&bytes), Some(list));
             for at in 0..bytes.len() {

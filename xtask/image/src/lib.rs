@@ -9,6 +9,8 @@ mod digest;
 pub mod dockerfile;
 mod error;
 pub mod exclude;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod layer;
 pub mod layout;
 pub mod lock;

@@ -118,15 +118,16 @@ impl Compiler for ImagePython {
 
     fn compile(&self, key: &Digest, sources: &[PythonSource<'_>]) -> mlflow_image::Result<Vec<Option<Pyc>>> {
         let kept = self.kept.join(Digest::of(format!("{}\n{key}", self.identity)).hex());
-        let known = std::fs::read(&kept).ok().and_then(|bytes| bytecode::decode(&bytes));
-        if let Some(known) = known.filter(|known| known.len() == sources.len()) {
+        if let Some(known) = read_kept(&kept).filter(|known| known.len() == sources.len()) {
             return Ok(known);
         }
         let compiled = self
             .run(sources)
             .map_err(|error| mlflow_image::Error::refused("cannot compile Python sources", error.lines().join(": ")))?;
         // What cannot be kept is compiled again next time.
-        let _ = cache::write(&kept, &bytecode::encode(&compiled));
+        if let Ok(packed) = zstd::encode_all(bytecode::encode(&compiled).as_slice(), 1) {
+            let _ = cache::write(&kept, &packed);
+        }
         Ok(compiled)
     }
 }
@@ -197,6 +198,12 @@ fn unpack(run: &Run, cache: &Cache, packages: &[DebPackage]) -> Result<PathBuf> 
     Ok(root)
 }
 
+/// What an earlier run has compiled; `None` if there is nothing or it is damaged.
+fn read_kept(path: &Path) -> Option<Vec<Option<Pyc>>> {
+    let packed = std::fs::File::open(path).ok()?;
+    bytecode::decode(&zstd::decode_all(packed).ok()?)
+}
+
 fn parse_answer(mut answer: &[u8], sources: usize) -> Option<Vec<Option<Pyc>>> {
     let mut compiled = Vec::with_capacity(sources);
     while let Some((length, rest)) = answer.split_first_chunk::<4>() {
@@ -206,7 +213,7 @@ fn parse_answer(mut answer: &[u8], sources: usize) -> Option<Vec<Option<Pyc>>> {
             answer = rest;
         } else {
             let (pyc, rest) = rest.split_at_checked(length as usize)?;
-            compiled.push(Some(Pyc::new(pyc)));
+            compiled.push(Some(pyc.to_vec()));
             answer = rest;
         }
     }
@@ -223,7 +230,8 @@ mod tests {
         let none = NONE.to_le_bytes();
         let check = |answer: &[u8], sources: usize, expected: Option<&[Option<u64>]>| {
             let found = parse_answer(answer, sources);
-            let sizes = found.map(|found| found.iter().map(|pyc| pyc.as_ref().map(|pyc| pyc.size)).collect::<Vec<_>>());
+            let sizes =
+                found.map(|found| found.iter().map(|pyc| pyc.as_ref().map(|pyc| pyc.len() as u64)).collect::<Vec<_>>());
             assert_eq!(sizes.as_deref(), expected);
         };
         check(&[], 0, Some(&[]));

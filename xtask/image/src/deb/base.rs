@@ -53,7 +53,9 @@ fn is_kept(path: &str) -> bool {
     if let Some(file) = path.strip_prefix("usr/share/doc/") {
         return file.ends_with("/copyright") || !file.contains('/');
     }
-    !DROPPED.iter().any(|folder| path.starts_with(folder))
+    // Converters for iconv(3), which Python does not use: its codecs are its own.
+    let converters = path.starts_with("usr/lib/") && path.split('/').nth(3) == Some("gconv");
+    !converters && !DROPPED.iter().any(|folder| path.starts_with(folder))
 }
 
 fn add_package(tree: &mut Tree, package: &DebPackage, bytes: &[u8]) -> Result<()> {
@@ -244,6 +246,8 @@ mod tests {
             ("usr/share/zoneinfo/UTC", true),
             ("lib/systemd/system/x.service", false),
             ("usr/bin/python3.13", true),
+            ("usr/lib/x86_64-linux-gnu/gconv/BIG5.so", false),
+            ("usr/lib/x86_64-linux-gnu/libc.so.6", true),
         ] {
             assert_eq!(is_kept(path), expected, "{path}");
         }

@@ -14,7 +14,7 @@ use self::codec::Blob;
 use self::tree::{Content, EntryData, Form, Kind, Node, Tree};
 use crate::bytecode::{self, Compiler, PythonSource};
 use crate::exclude::Exclude;
-use crate::lock::{DebPackage, LayerInfo};
+use crate::lock::{DebPackage, LayerInfo, Wheel};
 use crate::plan::{Format, LayerPlan, OwnFile, Source};
 use crate::{Digest, Error, Result, deb, path, python};
 
@@ -41,33 +41,62 @@ pub struct Inputs<'a> {
 /// ARCHITECTURE, "Hostile inputs"), is refused with the package's and the file's name. Anything
 /// written to `out` until then is to be thrown away.
 pub fn write(plan: &LayerPlan, inputs: &Inputs<'_>, out: &mut dyn Write) -> Result<LayerInfo> {
-    let blob = |out| Blob::new(inputs.format, out).map_err(|error| Error::io("cannot write the layer", error));
     match &plan.source {
-        Source::Debs(debs) => {
-            let mut tree = base(debs, inputs.file)?;
-            if let Some(compiler) = inputs.compiler {
-                compile_stdlib(&mut tree, compiler)?;
-            }
-            tree.write(blob(out)?, no_entries)
-        }
+        Source::Debs(debs) => write_debs(read_debs(debs, inputs.file), inputs.compiler, inputs.format, out),
         Source::Wheels(wheels) => {
-            let installed = wheels::install(wheels, inputs)?;
-            installed.tree.write(blob(out)?, |archive, entry| installed.entry(archive, entry))
+            let read = |wheel: &Wheel| {
+                let bytes = read(&wheel.file, &(inputs.file)(&wheel.sha256), &wheel.sha256, wheel.size)?;
+                Ok((wheel.clone(), bytes))
+            };
+            let wheels = wheels.iter().map(read).collect::<Result<_>>()?;
+            write_wheels(wheels, inputs.exclude, inputs.compiler, inputs.format, out)
         }
-        Source::Own(files) => own(files)?.write(blob(out)?, no_entries),
+        Source::Own(files) => own(files)?.write(blob(inputs.format, out)?, no_entries),
     }
+}
+
+type AnyCompiler<'a> = Option<&'a (dyn Compiler + Sync)>;
+
+/// A base layer of packages with their content.
+pub(crate) fn write_debs(
+    debs: impl IntoIterator<Item = Result<(DebPackage, Vec<u8>)>>,
+    compiler: AnyCompiler<'_>,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<LayerInfo> {
+    let mut tree = deb::flatten(debs.into_iter())?;
+    if let Some(compiler) = compiler {
+        compile_stdlib(&mut tree, compiler)?;
+    }
+    tree.write(blob(format, out)?, no_entries)
+}
+
+/// A layer of wheels with their content.
+pub(crate) fn write_wheels(
+    wheels: Vec<(Wheel, Vec<u8>)>,
+    exclude: &Exclude,
+    compiler: AnyCompiler<'_>,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<LayerInfo> {
+    let installed = wheels::install(wheels, exclude, compiler)?;
+    installed.tree.write(blob(format, out)?, |archive, entry| installed.entry(archive, entry))
+}
+
+fn blob(format: Format, out: &mut dyn Write) -> Result<Blob<'_>> {
+    Blob::new(format, out).map_err(|error| Error::io("cannot write the layer", error))
 }
 
 /// Unpacks what the packages' Python needs to run into `root`, a new and empty folder.
 pub fn extract_base(debs: &[DebPackage], file: &dyn Fn(&Digest) -> PathBuf, root: &Path) -> Result<()> {
-    deb::extract(&base(debs, file)?, root)
+    deb::extract(&deb::flatten(read_debs(debs, file))?, root)
 }
 
-fn base(debs: &[DebPackage], file: &dyn Fn(&Digest) -> PathBuf) -> Result<Tree> {
-    deb::flatten(debs.iter().map(|deb| {
-        let bytes = read(&deb.name, &file(&deb.sha256), &deb.sha256, deb.size)?;
-        Ok((deb.clone(), bytes))
-    }))
+fn read_debs<'a>(
+    debs: &'a [DebPackage],
+    file: &'a dyn Fn(&Digest) -> PathBuf,
+) -> impl Iterator<Item = Result<(DebPackage, Vec<u8>)>> + 'a {
+    debs.iter().map(move |deb| Ok((deb.clone(), read(&deb.name, &file(&deb.sha256), &deb.sha256, deb.size)?)))
 }
 
 /// Reads a package whole and checks its digest, so that what is used is what was checked.
@@ -116,8 +145,8 @@ fn compile(
     }
     let files = sources.iter().zip(compiled).filter_map(|(source, pyc)| {
         let (path, pyc) = (python::pyc_path(source.path)?, pyc?);
-        let content = Content::Packed { data: pyc.deflated, crc32: pyc.crc32, size: pyc.size };
-        Some((path, Node { mode: 0o644, id: 0, package: package.clone(), kind: Kind::File(content) }))
+        let kind = Kind::File(Content::Plain(pyc));
+        Some((path, Node { mode: 0o644, id: 0, package: package.clone(), kind }))
     });
     Ok(files.collect())
 }

@@ -40,8 +40,6 @@ pub(crate) enum Kind {
 pub(crate) enum Content {
     /// Here.
     Plain(Vec<u8>),
-    /// Here, compressed.
-    Packed { data: Vec<u8>, crc32: u32, size: u64 },
     /// In an archive that the writer has: archive and entry number.
     Entry { archive: usize, entry: usize },
 }
@@ -115,13 +113,15 @@ impl Tree {
         self.nodes.get(path)
     }
 
-    /// Writes the tree as a tar into `blob`. `entry` gives what [`Content::Entry`] stands for.
+    /// Writes the tree as a tar into `blob`: sorted by path, bytecode behind everything else because
+    /// it compresses best among its like. `entry` gives what [`Content::Entry`] stands for.
     pub(super) fn write<'a>(
         &self,
         mut blob: Blob<'_>,
         entry: impl Fn(usize, usize) -> EntryData<'a>,
     ) -> Result<LayerInfo> {
-        for (path, node) in self.iter() {
+        let (bytecode, others): (Vec<_>, Vec<_>) = self.iter().partition(|(path, _)| path.ends_with(".pyc"));
+        for (path, node) in others.into_iter().chain(bytecode) {
             let named = |fault: Fault| match fault {
                 Fault::Bad(problem) => Error::refused(&node.package, format_args!("{path}: {problem}")),
                 Fault::Io(error) => Error::io("cannot write the layer", error),
@@ -175,11 +175,6 @@ fn write_node<'a>(
             header(tar::Entry::File { size: bytes.len() as u64 })?;
             blob.plain(bytes)?;
             bytes.len() as u64
-        }
-        Kind::File(Content::Packed { data, crc32, size }) => {
-            header(tar::Entry::File { size: *size })?;
-            blob.deflated(&Deflated { data, crc32: *crc32, size: *size }, &mut |_| {})?;
-            *size
         }
         Kind::File(Content::Entry { archive, entry: number }) => {
             let entry = entry(*archive, *number);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::compile;
 use super::tree::{Content, EntryData, Kind, Node, Tree};
-use super::{Inputs, compile, read};
 use crate::bytecode::{Compiler, PythonSource};
+use crate::exclude::Exclude;
 use crate::lock::Wheel;
 use crate::wheel::{Archive, install};
 use crate::{Digest, Result, python};
@@ -35,15 +36,18 @@ impl Installed {
     }
 }
 
-/// Reads, checks and merges the wheels, and compiles their sources.
-pub(super) fn install(wheels: &[Wheel], inputs: &Inputs<'_>) -> Result<Installed> {
+/// Checks and merges the wheels, and compiles their sources.
+pub(super) fn install(
+    wheels: Vec<(Wheel, Vec<u8>)>,
+    exclude: &Exclude,
+    compiler: Option<&(dyn Compiler + Sync)>,
+) -> Result<Installed> {
     let mut installed = Installed { tree: Tree::default(), wheels: Vec::with_capacity(wheels.len()) };
-    for (number, wheel) in wheels.iter().enumerate() {
-        let bytes = read(&wheel.file, &(inputs.file)(&wheel.sha256), &wheel.sha256, wheel.size)?;
+    for (number, (wheel, bytes)) in wheels.into_iter().enumerate() {
         let archive = Archive::open(&wheel.file, bytes)?;
         let file: Arc<str> = wheel.file.as_str().into();
         let mut sha256 = vec![None; archive.entries().len()];
-        let files = install::files(wheel, &archive, inputs.exclude)?;
+        let files = install::files(&wheel, &archive, exclude)?;
         for file in &files {
             if let install::Source::Entry(entry, digest) = &file.source {
                 sha256[*entry] = Some(*digest);
@@ -62,7 +66,7 @@ pub(super) fn install(wheels: &[Wheel], inputs: &Inputs<'_>) -> Result<Installed
         }
         installed.tree = tree;
     }
-    if let Some(compiler) = inputs.compiler {
+    if let Some(compiler) = compiler {
         for number in 0..installed.wheels.len() {
             let compiled = compile_wheel(&installed, number, compiler)?;
             for (path, node) in compiled {
