@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use mlflow_image::Digest;
+use mlflow_image::{Digest, sbom};
 
 use super::draft::{Built, Draft, Wanted};
 use crate::commands::Run;
@@ -43,8 +43,22 @@ pub async fn push(
         missing.iter().map(|blob| Ok((blob.digest, cache.blob(&blob.digest)?))).collect::<Result<HashMap<Digest, _>>>()
     };
     client.push(&manifests(built), None, complete).await?;
+    attach_bills(&client, draft, built, reference).await?;
     client.put_manifest(&tag, built.index.media_type, &built.index.bytes).await?;
     Ok(Pushed { downloaded_bytes, pushed_bytes: client.sent_bytes() })
+}
+
+/// One bill of materials for each platform's manifest, and one over all for the index. A bill that
+/// is attached already is not sent again.
+async fn attach_bills(client: &Client, draft: &Draft, built: &Built, reference: &Reference) -> Result<()> {
+    let name = reference.last_part();
+    for image in &built.images {
+        let bill = draft.sbom(name, image.manifest.digest, &[image.platform])?;
+        client.attach(&image.manifest.descriptor(), sbom::MEDIA_TYPE, &bill.bytes).await?;
+    }
+    let bill = draft.sbom(name, built.digest(), &draft.options.platforms)?;
+    client.attach(&built.index.descriptor(), sbom::MEDIA_TYPE, &bill.bytes).await?;
+    Ok(())
 }
 
 fn manifests(built: &Built) -> Vec<Manifest> {

@@ -96,6 +96,11 @@ impl Reference {
         &self.repository
     }
 
+    /// The last part of the path: what people call the image.
+    pub fn last_part(&self) -> &str {
+        self.repository.rsplit('/').next().unwrap_or(&self.repository)
+    }
+
     /// The tag, if the reference has one.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()

@@ -92,7 +92,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         output.write(run, &draft, &built, &name)?;
     }
     if let Some(path) = &args.sbom {
-        let name = target.as_ref().map_or(NAME, last_part);
+        let name = target.as_ref().map_or(NAME, Reference::last_part);
         cache::write(path, &draft.sbom(name, built.digest(), &draft.options.platforms)?.bytes)?;
     }
     let pushed = match &target {
@@ -130,8 +130,4 @@ fn target(args: &Args, config: &Config) -> Result<Option<Reference>> {
             .hint("leave the tag out; name it with --tag or as image.tag in deploy.toml"));
     }
     reference.with_tag(args.tag.as_ref().unwrap_or(&config.image.tag)).map(Some)
-}
-
-fn last_part(reference: &Reference) -> &str {
-    reference.repository().rsplit('/').next().unwrap_or(NAME)
 }
