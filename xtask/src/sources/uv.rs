@@ -28,7 +28,13 @@ pub async fn read(run: &Run, cache: &Cache, args: Vec<String>, stdin: String) ->
     let uv = program(run, cache).await?;
     let offline = run.offline;
     let answer = blocking(move || {
-        let program = Program::new(uv).arg("--no-progress").args(offline.then_some("--offline")).args(args);
+        // uv wants an interpreter, of any version, and would fetch one of the image's version.
+        let has_python = process::find(&["python3", "python"]).is_some();
+        let program = Program::new(uv)
+            .arg("--no-progress")
+            .args(offline.then_some("--offline"))
+            .args(has_python.then_some("--no-python-downloads"))
+            .args(args);
         program.stdin(stdin).read().map_err(explain(offline))
     });
     let answer = tokio::select! {

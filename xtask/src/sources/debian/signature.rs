@@ -128,14 +128,16 @@ fn alive(key: &impl VerifyingKey, lifetime: u64, now: u64) -> std::result::Resul
     if lifetime != 0 && created + lifetime < now { Err("the key has expired".to_owned()) } else { Ok(()) }
 }
 
-/// The lifetime that the newest valid self-signature of a primary key gives it.
+/// The lifetime that the newest valid self-signature over a user id gives a primary key, else the
+/// one over the key itself: that one often holds nothing but a designated revoker.
 fn primary_lifetime(key: &SignedPublicKey) -> u64 {
-    let own = key.details.users.iter().flat_map(|user| {
+    let users = key.details.users.iter().flat_map(|user| {
         let valid = |sig: &&Signature| sig.verify_certification(&key.primary_key, Tag::UserId, &user.id).is_ok();
         user.signatures.iter().filter(valid)
     });
     let direct = key.details.direct_signatures.iter().filter(|sig| sig.verify_key(&key.primary_key).is_ok());
-    own.chain(direct).max_by_key(|sig| sig.created().map(Timestamp::as_secs)).map_or(0, lifetime)
+    let created = |sig: &&Signature| sig.created().map(Timestamp::as_secs);
+    users.max_by_key(created).or_else(|| direct.max_by_key(created)).map_or(0, lifetime)
 }
 
 /// The subkey's lifetime, if the primary key certifies it for signing and has not revoked it
@@ -168,4 +170,152 @@ fn seconds(time: SystemTime) -> u64 {
 
 fn hex(key: &SignedPublicKey) -> String {
     key.fingerprint().as_bytes().iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use pgp::composed::{ArmorOptions, KeyType, SecretKeyParamsBuilder, SignedSecretKey, SubkeyParamsBuilder};
+    use pgp::packet::{SignatureConfig, Subpacket, SubpacketData};
+    use pgp::types::Password;
+    use rand08::rngs::OsRng;
+
+    const TEXT: &str = "Suite: stable\nCodename: trixie\n- dashes\n";
+    const DAY: u32 = 24 * 3600;
+
+    fn key(subkey: bool) -> SignedSecretKey {
+        let mut params = SecretKeyParamsBuilder::default();
+        params.key_type(KeyType::Ed25519).can_certify(true).can_sign(!subkey).primary_user_id("Test".into());
+        if subkey {
+            let sub = SubkeyParamsBuilder::default().key_type(KeyType::Ed25519).can_sign(true).build().unwrap();
+            params.subkey(sub);
+        }
+        params.build().unwrap().generate(OsRng).unwrap()
+    }
+
+    /// The key with a self-signature that ends its life a day after it was made.
+    fn short_lived(mut key: SignedSecretKey) -> SignedSecretKey {
+        let mut config = SignatureConfig::from_key(OsRng, &key.primary_key, SignatureType::CertPositive).unwrap();
+        let data = [
+            SubpacketData::SignatureCreationTime(Timestamp::from_secs(Timestamp::now().as_secs() + 1)),
+            SubpacketData::IssuerFingerprint(key.primary_key.fingerprint()),
+            SubpacketData::KeyExpirationTime(pgp::types::Duration::from_secs(DAY)),
+        ];
+        config.hashed_subpackets = data.into_iter().map(|data| Subpacket::regular(data).unwrap()).collect();
+        let user = &key.details.users[0].id;
+        let public = key.primary_key.public_key();
+        let signed =
+            config.sign_certification(&key.primary_key, &public, &Password::empty(), Tag::UserId, user).unwrap();
+        key.details.users[0].signatures.push(signed);
+        key
+    }
+
+    fn keyring(keys: &[&SignedSecretKey]) -> Keyring {
+        let public = keys.iter().map(|key| key.to_public_key());
+        let (mut text, mut fingerprints) = (String::new(), Vec::new());
+        for key in public {
+            fingerprints.push(hex(&key));
+            text.push_str(&key.to_armored_string(ArmorOptions::default()).unwrap());
+        }
+        Keyring::parse("keys", &text, &fingerprints).unwrap()
+    }
+
+    /// Signed by the subkey, if there is one; the signature lives as long as `lifetime` says.
+    fn sign(key: &SignedSecretKey, lifetime: Option<u32>) -> CleartextSignedMessage {
+        match key.secret_subkeys.first() {
+            Some(subkey) => sign_with(&subkey.key, lifetime),
+            None => sign_with(&key.primary_key, lifetime),
+        }
+    }
+
+    fn sign_with(key: &impl pgp::types::SigningKey, lifetime: Option<u32>) -> CleartextSignedMessage {
+        let mut config = SignatureConfig::from_key(OsRng, key, SignatureType::Text).unwrap();
+        let data = [
+            Some(SubpacketData::SignatureCreationTime(Timestamp::now())),
+            Some(SubpacketData::IssuerFingerprint(key.fingerprint())),
+            lifetime.map(|secs| SubpacketData::SignatureExpirationTime(pgp::types::Duration::from_secs(secs))),
+        ];
+        config.hashed_subpackets = data.into_iter().flatten().map(|data| Subpacket::regular(data).unwrap()).collect();
+        CleartextSignedMessage::new(TEXT, config, key, &Password::empty()).unwrap()
+    }
+
+    fn armored(message: &CleartextSignedMessage) -> String {
+        message.to_armored_string(ArmorOptions::default()).unwrap()
+    }
+
+    fn check(keyring: &Keyring, message: &str, days_later: u32, expected: std::result::Result<(), &str>) {
+        let now = SystemTime::now() + Duration::from_secs(u64::from(days_later * DAY));
+        match (keyring.verify("InRelease", message, now), expected) {
+            (Ok(text), Ok(())) => assert_eq!(text, TEXT),
+            (Err(error), Err(expected)) => {
+                assert_eq!(error.kind(), Kind::Input);
+                let text = error.lines().join(" | ");
+                assert!(text.contains(expected), "{text:?} should contain {expected:?}");
+            }
+            (found, expected) => panic!("{found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn a_good_signature_of_a_trusted_key_passes() {
+        let (primary, subkey, stranger) = (key(false), key(true), key(false));
+        check(&keyring(&[&primary]), &armored(&sign(&primary, None)), 0, Ok(()));
+        check(&keyring(&[&stranger, &subkey]), &armored(&sign(&subkey, None)), 0, Ok(()));
+        // Among signatures of unknown keys one good one is enough.
+        let both = CleartextSignedMessage::new_many(TEXT, |_| {
+            let signatures = [sign(&stranger, None), sign(&subkey, None)];
+            Ok(signatures.iter().map(|message| message.signatures()[0].clone()).collect())
+        });
+        check(&keyring(&[&subkey]), &armored(&both.unwrap()), 0, Ok(()));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let (known, stranger) = (key(true), key(false));
+        let good = armored(&sign(&known, None));
+        let trusted = keyring(&[&known]);
+        check(&trusted, &armored(&sign(&stranger, None)), 0, Err("an unknown key"));
+        check(&trusted, &good.replace("trixie", "sid"), 0, Err("changed after it was signed"));
+        check(&trusted, &armored(&sign(&known, Some(DAY))), 2, Err("the signature has expired"));
+        check(&trusted, &armored(&sign(&known, Some(DAY))), 0, Ok(()));
+        check(&trusted, TEXT, 0, Err("unreadable"));
+        check(&trusted, "", 0, Err("unreadable"));
+        check(&trusted, &good[..good.len() / 2], 0, Err("unreadable"));
+        check(&trusted, &format!("Codename: evil\n\n{good}"), 0, Err("unreadable"));
+        check(&trusted, &format!("{good}\nCodename: evil\n"), 0, Err("unreadable"));
+        // The subkey of one key under the name of another.
+        let mut forged = known.to_public_key();
+        forged.primary_key = stranger.to_public_key().primary_key;
+        let forged = Keyring(vec![forged]);
+        check(&forged, &good, 0, Err("does not belong to it"));
+    }
+
+    #[test]
+    fn an_expired_key_signs_nothing() {
+        let primary = short_lived(key(false));
+        let subkey = short_lived(key(true));
+        for key in [&primary, &subkey] {
+            check(&keyring(&[key]), &armored(&sign(key, None)), 0, Ok(()));
+            check(&keyring(&[key]), &armored(&sign(key, None)), 2, Err("the key has expired"));
+        }
+    }
+
+    #[test]
+    fn the_committed_keys_are_those_that_debian_in_names() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("mlflow_server");
+        let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+        let inputs = crate::lock::DebianInputs::parse(&read("debian.in")).unwrap();
+        let keys = Keyring::parse("keys", &read("debian-archive-keyring.asc"), &inputs.keys).unwrap();
+        assert_eq!(keys.0.len(), inputs.keys.len());
+        for key in &keys.0 {
+            let ends = u64::from(key.primary_key.created_at().as_secs()) + primary_lifetime(key);
+            // Debian's archive keys live eight or ten years; without an end the lifetime was not read.
+            assert!((seconds(SystemTime::now())..u64::from(u32::MAX)).contains(&ends));
+        }
+        let missing = ["0".repeat(40)];
+        assert!(Keyring::parse("keys", &read("debian-archive-keyring.asc"), &missing).is_err());
+        assert!(Keyring::parse("keys", &read("debian-archive-keyring.asc"), &[]).is_err());
+    }
 }
