@@ -75,6 +75,11 @@ impl Client {
         let path = format!("blobs/{}", blob.digest);
         let Some(answer) = self.transport.ask(&doing, &path, &[]).await? else { return Ok(false) };
         check_digest(&answer, &blob.digest, self.transport.reference().registry(), &doing)?;
+        let size = answer.header(CONTENT_LENGTH.as_str()).and_then(|size| size.parse::<u64>().ok());
+        if size.is_some_and(|size| size != blob.size) {
+            // Half a blob, or no registry at all.
+            return Ok(false);
+        }
         self.mounts.remember(&blob.digest);
         Ok(true)
     }
@@ -252,12 +257,15 @@ pub(super) fn check_digest(
     });
     match said.into_iter().chain(located).find(|digest| *digest != expected.to_string()) {
         None => Ok(()),
-        Some(other) => Err(Error::new(
-            Kind::Remote,
-            format!("{registry} answers with the digest {other} where {expected} was sent: cannot {doing}"),
-        )
-        .hint("something between here and the registry changes answers; try without the proxy, or another network")),
+        Some(other) => Err(wrong_digest(registry, &other, expected, doing)),
     }
+}
+
+/// The error of an answer that names other content.
+pub(super) fn wrong_digest(registry: &str, found: &str, expected: &Digest, doing: &str) -> Error {
+    let message = format!("{registry} answers with the digest {found} instead of {expected}: cannot {doing}");
+    Error::new(Kind::Remote, message)
+        .hint("something between here and the registry changes answers; try without the proxy, or another network")
 }
 
 fn damaged(file: &Path, why: String) -> Error {

@@ -214,7 +214,7 @@ async fn google(found: Found) -> Result<Login> {
     let nobody = |why: String| Login::anonymous(&format!("no Google credentials found: {why}{also}"));
     let credentials = match Builder::default().with_scopes([GOOGLE_SCOPE]).build_access_token_credentials() {
         Ok(credentials) => credentials,
-        Err(error) => return Ok(nobody(error.to_string())),
+        Err(error) => return Ok(nobody(last_cause(&error))),
     };
     match google_token(&credentials).await {
         Ok(_) => Ok(Login {
@@ -228,7 +228,16 @@ async fn google(found: Found) -> Result<Login> {
 async fn google_token(credentials: &AccessTokenCredentials) -> std::result::Result<Secret, String> {
     match tokio::time::timeout(PATIENCE, credentials.access_token()).await {
         Ok(Ok(token)) => Ok(Secret::new(token.token)),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(last_cause(&error)),
         Err(_) => Err(format!("no answer in {PATIENCE:?}")),
     }
+}
+
+/// The cause at the bottom; those above it say that something failed, at length.
+fn last_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }

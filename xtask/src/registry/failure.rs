@@ -154,6 +154,10 @@ pub fn explain(scene: &Scene, doing: &str, answer: &Answer) -> Fault {
             ),
             None,
         ),
+        ..400 => Fault::Fatal(
+            error(Kind::Remote, format!("{registry} does not answer as a registry does: cannot {doing}"))
+                .hint("check the registry's address, and whether this network asks for a login of its own"),
+        ),
         _ => Fault::Fatal(error(Kind::Remote, format!("{registry} refuses to {doing}"))),
     }
 }
@@ -270,6 +274,7 @@ mod tests {
         check(host, 403, r#"{"errors":[{"code":"DENIED","message":"quota exceeded"}]}"#, "fail Remote & quota");
         check(host, 400, r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#, "retry Remote & not what was sent");
         check(host, 400, r#"{"errors":[{"code":"MANIFEST_INVALID","message":"bad"}]}"#, "fail Remote & MANIFEST_INV");
+        check(host, 200, "<html>Welcome to our hotel</html>", "fail Remote & not answer as a registry & hotel");
         check(host, 418, "\u{1f600}", "fail Remote & refuses to push layer ab & HTTP 418");
     }
 

@@ -12,7 +12,7 @@ use mlflow_image::Digest;
 use crate::error::Result;
 
 use super::Client;
-use super::blobs::check_digest;
+use super::blobs::{check_digest, wrong_digest};
 use super::http_client::Read;
 
 /// The kinds of manifest that are understood.
@@ -30,16 +30,17 @@ impl Client {
         let path = format!("manifests/{selector}");
         let accept = ACCEPTED.join(", ");
         let Some(answer) = self.transport.ask(&doing, &path, &[(ACCEPT, &accept)]).await? else { return Ok(None) };
-        let registry = self.transport.reference().registry();
-        if let Ok(digest) = selector.parse::<Digest>() {
-            check_digest(&answer, &digest, registry, &doing)?;
-            return Ok(Some(digest));
+        let said = match answer.header("docker-content-digest").and_then(|text| text.parse().ok()) {
+            Some(digest) => Some(digest),
+            // The header is optional; and what answers may be no registry, but a page for all.
+            None => self.manifest(selector).await?.map(|read| Digest::of(&read.body)),
+        };
+        if let (Ok(wanted), Some(found)) = (selector.parse::<Digest>(), said)
+            && wanted != found
+        {
+            return Err(wrong_digest(self.reference().registry(), &found.to_string(), &wanted, &doing));
         }
-        if let Some(digest) = answer.header("docker-content-digest").and_then(|text| text.parse().ok()) {
-            return Ok(Some(digest));
-        }
-        // The header is optional; the content is not.
-        Ok(self.manifest(selector).await?.map(|read| Digest::of(&read.body)))
+        Ok(said)
     }
 
     /// A manifest's answer; `None` when there is none.

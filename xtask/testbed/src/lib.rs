@@ -3,6 +3,7 @@
 //!
 //! Everything listens on 127.0.0.1 on a free port and ends, by its own id, when it is dropped.
 
+mod certificate;
 mod home;
 mod http;
 mod proxy;
@@ -10,10 +11,13 @@ mod registry;
 mod service;
 mod token;
 mod tool;
+mod tunnel;
 
+pub use certificate::Certificate;
 pub use home::Home;
 pub use proxy::{Exchange, Fault, Proxy, Rule};
-pub use registry::{Auth, Registry, Storage};
+pub use registry::{Auth, Options, Registry, Storage};
 pub use service::{Service, free_port};
 pub use token::{Policy, TokenRequest, TokenServer};
 pub use tool::{command, have_namespaces, require, run, skip};
+pub use tunnel::Tunnel;

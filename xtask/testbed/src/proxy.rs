@@ -45,7 +45,7 @@ pub struct Rule {
     /// The method; empty for all.
     pub method: &'static str,
     /// A part of path and query.
-    pub path: &'static str,
+    pub path: String,
     /// How many such requests pass unharmed first.
     pub skip: u32,
     /// How many then fail.
@@ -56,13 +56,13 @@ pub struct Rule {
 
 impl Rule {
     /// The first such request fails.
-    pub fn once(method: &'static str, path: &'static str, fault: Fault) -> Self {
-        Self { method, path, skip: 0, times: 1, fault }
+    pub fn once(method: &'static str, path: impl Into<String>, fault: Fault) -> Self {
+        Self { method, path: path.into(), skip: 0, times: 1, fault }
     }
 
     /// All such requests fail.
-    pub fn always(method: &'static str, path: &'static str, fault: Fault) -> Self {
-        Self { method, path, skip: 0, times: u32::MAX, fault }
+    pub fn always(method: &'static str, path: impl Into<String>, fault: Fault) -> Self {
+        Self { method, path: path.into(), skip: 0, times: u32::MAX, fault }
     }
 }
 
@@ -140,7 +140,7 @@ impl Proxy {
         self.shared.received.load(Ordering::SeqCst)
     }
 
-    /// The requests since the last [`Proxy::reset`], in the order in which they ended.
+    /// The requests since the last [`Proxy::reset`], in the order of their answers.
     pub fn log(&self) -> Vec<Exchange> {
         self.shared.log.lock().expect("the log").clone()
     }
@@ -169,7 +169,7 @@ impl Shared {
     fn fault(&self, method: &str, path: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().expect("the rules");
         let rule = rules.iter_mut().find(|rule| {
-            rule.times > 0 && (rule.method.is_empty() || rule.method == method) && path.contains(rule.path)
+            rule.times > 0 && (rule.method.is_empty() || rule.method == method) && path.contains(&rule.path)
         })?;
         if rule.skip > 0 {
             rule.skip -= 1;
@@ -188,7 +188,7 @@ async fn connection(client: TcpStream, upstream: SocketAddr, shared: &Shared) ->
     while let Some(head) = Head::read(&mut client).await? {
         let (method, path) = (head.word(0).to_owned(), head.word(1).to_owned());
         let fault = shared.fault(&method, &path);
-        let mut exchange = Exchange {
+        let exchange = Exchange {
             chunked: head.length() == Length::Chunked,
             authorized: head.get("authorization").is_some(),
             status: 0,
@@ -197,9 +197,8 @@ async fn connection(client: TcpStream, upstream: SocketAddr, shared: &Shared) ->
             method,
             path,
         };
-        let passed = pass(&mut client, &mut server, &head, fault, shared, &mut exchange).await;
-        shared.log.lock().expect("the log").push(exchange);
-        if !passed? {
+        let pending = Pending { shared, exchange: Some(exchange), body: 0 };
+        if !pass(&mut client, &mut server, &head, fault, pending).await? {
             return Ok(());
         }
     }
@@ -212,14 +211,13 @@ async fn pass(
     server: &mut BufReader<TcpStream>,
     head: &Head,
     fault: Option<Fault>,
-    shared: &Shared,
-    exchange: &mut Exchange,
+    mut pending: Pending<'_>,
 ) -> io::Result<bool> {
-    let mut limits = Limits { shared, exchange, reset: None, stall: None, pace: None };
+    let mut limits = Limits { pending: &mut pending, reset: None, stall: None, pace: None };
     match &fault {
         Some(Fault::Answer { status, headers, body }) => {
             limits.body(client, &mut tokio::io::sink(), head.length()).await?;
-            limits.exchange.status = *status;
+            pending.answered(*status);
             client.write_all(&answer(*status, headers, body)).await?;
             return Ok(true);
         }
@@ -254,11 +252,12 @@ async fn pass(
     let bytes = reply.to_bytes();
     let has_body = head.word(0) != "HEAD" && status != 204 && status != 304 && reply.length() != Length::Bytes(0);
     if matches!(fault, Some(Fault::Truncate)) && !has_body {
+        pending.answered(0);
         client.write_all(&bytes[..bytes.len() / 2]).await?;
         return Ok(false);
     }
+    pending.answered(status);
     client.write_all(&bytes).await?;
-    exchange.status = status;
     if has_body {
         let mut length = reply.length();
         let cut = matches!(fault, Some(Fault::Truncate));
@@ -273,15 +272,36 @@ async fn pass(
     Ok(true)
 }
 
-struct Limits<'a> {
+/// A request that goes into the log before the client can know of its answer, and in any case.
+struct Pending<'a> {
     shared: &'a Shared,
-    exchange: &'a mut Exchange,
+    exchange: Option<Exchange>,
+    body: u64,
+}
+
+impl Pending<'_> {
+    fn answered(&mut self, status: u16) {
+        if let Some(exchange) = self.exchange.take() {
+            let exchange = Exchange { status, body: self.body, ..exchange };
+            self.shared.log.lock().expect("the log").push(exchange);
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.answered(0);
+    }
+}
+
+struct Limits<'a, 'b> {
+    pending: &'a mut Pending<'b>,
     reset: Option<u64>,
     stall: Option<u64>,
     pace: Option<u64>,
 }
 
-impl Limits<'_> {
+impl Limits<'_, '_> {
     /// Passes a request's body, counted. False when a limit was reached.
     async fn body(
         &mut self,
@@ -295,10 +315,10 @@ impl Limits<'_> {
         };
         let mut buffer = vec![0; 64 << 10];
         loop {
-            if self.reset.is_some_and(|limit| self.exchange.body >= limit) {
+            if self.reset.is_some_and(|limit| self.pending.body >= limit) {
                 return Ok(false);
             }
-            if self.stall.is_some_and(|limit| self.exchange.body >= limit) {
+            if self.stall.is_some_and(|limit| self.pending.body >= limit) {
                 // The other side gives up, or the test ends.
                 tokio::time::sleep(Duration::from_secs(3600)).await;
                 return Ok(false);
@@ -312,8 +332,8 @@ impl Limits<'_> {
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.exchange.body += n as u64;
-            self.shared.received.fetch_add(n as u64, Ordering::SeqCst);
+            self.pending.body += n as u64;
+            self.pending.shared.received.fetch_add(n as u64, Ordering::SeqCst);
             left -= n as u64;
             to.write_all(&buffer[..n]).await?;
             if self.pace.is_some() {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::certificate::Certificate;
 use crate::service::{Service, free_port};
 use crate::token::TokenServer;
 use crate::tool;
@@ -34,6 +35,23 @@ pub enum Storage {
     Small(u32),
 }
 
+/// How a registry is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Who may use it.
+    pub auth: Auth<'a>,
+    /// Where it keeps blobs.
+    pub storage: Storage,
+    /// What it shows to clients; without it, it speaks plain HTTP.
+    pub tls: Option<&'a Certificate>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { auth: Auth::None, storage: Storage::Folder, tls: None }
+    }
+}
+
 /// A running registry.
 #[derive(Debug)]
 pub struct Registry {
@@ -45,11 +63,11 @@ pub struct Registry {
 impl Registry {
     /// An open registry; `None` where none is installed.
     pub fn start() -> Option<Self> {
-        Self::start_with(Auth::None, Storage::Folder)
+        Self::start_with(Options::default())
     }
 
     /// A registry; `None` where none is installed.
-    pub fn start_with(auth: Auth<'_>, storage: Storage) -> Option<Self> {
+    pub fn start_with(options: Options<'_>) -> Option<Self> {
         let program = tool::require("docker-registry", "docker-registry")?;
         let dir = tempfile::Builder::new().prefix("registry-").tempdir().expect("a temporary folder");
         let blobs = dir.path().join("blobs");
@@ -65,7 +83,7 @@ impl Registry {
             },
             "http": { "addr": address.to_string() },
         });
-        match auth {
+        match options.auth {
             Auth::None => {}
             Auth::Basic { user, password } => {
                 let path = dir.path().join("htpasswd");
@@ -74,10 +92,13 @@ impl Registry {
             }
             Auth::Token(server) => config["auth"] = json!({ "token": server.registry_config() }),
         }
+        if let Some(certificate) = options.tls {
+            config["http"]["tls"] = json!({ "certificate": certificate.chain(), "key": certificate.key() });
+        }
         // JSON is YAML.
         let path = dir.path().join("config.yml");
         std::fs::write(&path, config.to_string()).expect("a file");
-        let mut command = match storage {
+        let mut command = match options.storage {
             Storage::Folder => tool::command(&program),
             Storage::Small(mebibytes) => {
                 let mut command = tool::command("unshare");

@@ -13,11 +13,16 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::certificate::Certificate;
 use crate::http::{Head, Length, answer};
 use crate::tool;
 
 const SERVICE: &str = "testbed registry";
 const ISSUER: &str = "testbed";
+/// Where the service plays Google's: there it hands out its user's password as an access token.
+const GOOGLE: &str = "/google/token";
+/// Where a cloud machine's metadata server hands out tokens.
+const METADATA: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
 /// How much too old a token may be for distribution 2.8 (`token.Leeway`).
 const LEEWAY: i64 = 60;
 
@@ -56,8 +61,7 @@ struct Shared {
     identity_token: String,
     policy: Mutex<Policy>,
     log: Mutex<Vec<TokenRequest>>,
-    key: PathBuf,
-    certificate: String,
+    certificate: Certificate,
     openssl: PathBuf,
 }
 
@@ -66,7 +70,6 @@ struct Shared {
 pub struct TokenServer {
     address: SocketAddr,
     shared: Arc<Shared>,
-    dir: tempfile::TempDir,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -74,14 +77,7 @@ impl TokenServer {
     /// A service that knows one user, by password or by identity token; `None` without openssl.
     pub fn start(user: &str, password: &str, identity_token: &str) -> Option<Self> {
         let openssl = tool::require("openssl", "openssl")?;
-        let dir = tempfile::Builder::new().prefix("token-").tempdir().expect("a temporary folder");
-        let (key, certificate) = (dir.path().join("key.pem"), dir.path().join("certificate.pem"));
-        let arguments = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=testbed"];
-        let (key_text, certificate_text) = (key.display().to_string(), certificate.display().to_string());
-        tool::run(&openssl, &[&arguments[..], &["-keyout", &key_text, "-out", &certificate_text]].concat());
-        let pem = std::fs::read_to_string(&certificate).expect("the certificate");
-        let der: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-
+        let certificate = Certificate::for_host("token.testbed")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -96,8 +92,7 @@ impl TokenServer {
             identity_token: identity_token.to_owned(),
             policy: Mutex::default(),
             log: Mutex::default(),
-            key,
-            certificate: der,
+            certificate,
             openssl,
         });
         let task = Arc::clone(&shared);
@@ -108,7 +103,7 @@ impl TokenServer {
                 tokio::spawn(async move { drop(serve(client, &shared).await) });
             }
         });
-        Some(Self { address, shared, dir, runtime: Some(runtime) })
+        Some(Self { address, shared, runtime: Some(runtime) })
     }
 
     /// Changes what is handed out from now on.
@@ -121,13 +116,24 @@ impl TokenServer {
         self.shared.log.lock().expect("the log").clone()
     }
 
+    /// Host and port; also what `GCE_METADATA_HOST` may name.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The URL that gives whoever asks the user's password as an OAuth access token, as Google's
+    /// token service would (RFC 6749, section 5.1; RFC 8693, section 2.2.1).
+    pub fn google_token_url(&self) -> String {
+        format!("http://{}{GOOGLE}", self.address)
+    }
+
     /// The `auth.token` part of a registry's configuration.
     pub(crate) fn registry_config(&self) -> Value {
         json!({
             "realm": format!("http://{}/token", self.address),
             "service": SERVICE,
             "issuer": ISSUER,
-            "rootcertbundle": self.dir.path().join("certificate.pem"),
+            "rootcertbundle": self.shared.certificate.chain(),
         })
     }
 }
@@ -149,6 +155,15 @@ async fn serve(client: TcpStream, shared: &Shared) -> std::io::Result<()> {
         let query = head.word(1).split_once('?').map_or("", |(_, query)| query).to_owned();
         let fields: Vec<(String, String)> =
             url::form_urlencoded::parse(query.as_bytes()).chain(url::form_urlencoded::parse(&body)).into_owned_pairs();
+        if [GOOGLE, METADATA].iter().any(|path| head.word(1).starts_with(path)) {
+            let token = json!({
+                "access_token": shared.password, "expires_in": 3600, "token_type": "Bearer",
+                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            });
+            let json = [("Content-Type", "application/json")];
+            client.write_all(&answer(200, &json, &token.to_string())).await?;
+            continue;
+        }
         let get = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let scopes: Vec<String> = fields
             .iter()
@@ -208,13 +223,13 @@ impl Shared {
                 Some(json!({ "type": kind, "name": name, "actions": actions.split(',').collect::<Vec<_>>() }))
             })
             .collect();
-        let header = json!({ "typ": "JWT", "alg": "RS256", "x5c": [self.certificate] });
+        let header = json!({ "typ": "JWT", "alg": "RS256", "x5c": [self.certificate.base64()] });
         let claims = json!({
             "iss": ISSUER, "sub": self.user, "aud": SERVICE, "exp": expires, "nbf": now - 2 * LEEWAY * 2,
             "iat": now, "jti": format!("{now}"), "access": access,
         });
         let signed = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
-        let signature = sign(&self.openssl, &self.key, signed.as_bytes());
+        let signature = sign(&self.openssl, &self.certificate.key(), signed.as_bytes());
         (format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)), policy.claimed)
     }
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod layout;
 mod login;
+mod tls;
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -127,6 +128,29 @@ fn a_push_that_changes_nothing_is_one_question() {
     let asked: Vec<_> = proxy.log().iter().map(|e| e.method.clone()).collect();
     assert_eq!(asked, ["HEAD", "HEAD", "PUT"]);
     eprintln!("nothing changed: {:.3} s", second.seconds);
+}
+
+#[test]
+fn two_pushes_at_once_both_succeed() {
+    let (Some(registry), Some(_)) = (Registry::start(), testbed::require("skopeo", "skopeo")) else { return };
+    let (home, layout) = (Home::new(), SyntheticLayout::new(10, &[2_000_000, 30_000]));
+    let reference = format!("{}/team/mlflow:1", registry.host());
+    let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| push(&home, &layout, &reference))).collect();
+        runs.into_iter().map(|run| run.join().expect("a run")).collect()
+    });
+    assert!(outcomes.iter().all(|outcome| outcome.code == Some(0)), "{outcomes:?}");
+    read_with_skopeo(&home, &reference, None).unwrap();
+}
+
+#[test]
+fn a_proxy_for_the_internet_is_not_asked_for_loopback() {
+    let Some(registry) = Registry::start() else { return };
+    let (home, layout) = (Home::new(), SyntheticLayout::new(11, &[100]));
+    let mut command = push_command(&home, &layout, &format!("{}/team/mlflow:1", registry.host()));
+    let nobody = format!("http://127.0.0.1:{}", testbed::free_port());
+    let outcome = finish(command.env("HTTP_PROXY", &nobody).env("http_proxy", &nobody).env("ALL_PROXY", &nobody));
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use testbed::{Fault, Home, Proxy, Registry, Rule, Storage};
+use testbed::{Fault, Home, Options, Proxy, Registry, Rule, Storage};
 
 use super::layout::SyntheticLayout;
 use super::{Outcome, assert_no_broken_tag, finish, push, push_command, read_with_skopeo, wait};
@@ -38,7 +38,8 @@ fn nothing_twice(_: &Outcome, proxy: &Proxy) {
     assert!(proxy.received_bytes() < weight as u64 + 5_000, "{} bytes for {weight}", proxy.received_bytes());
 }
 
-fn rows() -> Vec<Row> {
+fn rows(layout: &SyntheticLayout) -> Vec<Row> {
+    let largest = layout.layer(0).file_name().expect("a name").to_string_lossy().into_owned();
     let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
     let unknown = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
     let challenge = [("WWW-Authenticate", "Basic realm=\"test\"")];
@@ -96,7 +97,7 @@ fn rows() -> Vec<Row> {
         row("503 on the manifest", vec![Rule::once("PUT", "/manifests/", answer(503, &[], ""))], 0, &["HTTP 503"]),
         row(
             "reset in mid-body",
-            vec![Rule { skip: 1, ..Rule::once("PUT", UPLOAD, Fault::ResetAfter(100_000)) }],
+            vec![Rule::once("PUT", &largest, Fault::ResetAfter(1_000_000))],
             0,
             &["Retrying", "connection to 127.0.0.1:"],
         ),
@@ -106,7 +107,7 @@ fn rows() -> Vec<Row> {
         },
         row(
             "stall in mid-body",
-            vec![Rule::once("PUT", UPLOAD, Fault::StallAfter(50_000))],
+            vec![Rule::once("PUT", &largest, Fault::StallAfter(1_000_000))],
             0,
             &["Retrying", "took nothing for"],
         ),
@@ -132,6 +133,12 @@ fn rows() -> Vec<Row> {
             vec![Rule::once("PUT", "/manifests/", Fault::WrongDigest)],
             6,
             &["answers with the digest sha256:0000"],
+        ),
+        row(
+            "a network that answers everything itself",
+            vec![Rule::always("", "", answer(200, &[], "<html>Welcome to our hotel</html>"))],
+            6,
+            &["answers with the digest", "something between here and the registry"],
         ),
         row(
             "an upload session that is forgotten",
@@ -162,16 +169,17 @@ fn print_row(name: &str, outcome: &Outcome, second: &Outcome) {
 #[test]
 fn every_push_fault_is_told_and_a_second_run_finishes() {
     let (Some(registry), Some(_)) = (Registry::start(), testbed::require("skopeo", "skopeo")) else { return };
+    let layout = SyntheticLayout::new(100, &LAYERS);
     std::thread::scope(|scope| {
-        for (number, row) in rows().into_iter().enumerate() {
-            let registry = &registry;
+        for (number, row) in rows(&layout).into_iter().enumerate() {
+            let (registry, layout) = (&registry, &layout);
             scope.spawn(move || {
                 let proxy = Proxy::start(registry.address());
-                let (home, layout) = (Home::new(), SyntheticLayout::new(100 + number as u64, &LAYERS));
+                let home = Home::new();
                 let path = format!("team/fault-{number}:1");
                 let (through, direct) = (format!("{}/{path}", proxy.host()), format!("{}/{path}", registry.host()));
                 proxy.set_rules(row.rules.clone());
-                let outcome = push(&home, &layout, &through);
+                let outcome = push(&home, layout, &through);
                 assert_eq!(outcome.code, Some(row.code), "{}: {outcome:?}", row.name);
                 for words in &row.says {
                     let flat = outcome.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -181,7 +189,7 @@ fn every_push_fault_is_told_and_a_second_run_finishes() {
                 assert_no_broken_tag(&home, &direct, None);
 
                 proxy.set_rules(Vec::new());
-                let second = push(&home, &layout, &through);
+                let second = push(&home, layout, &through);
                 assert_eq!(second.code, Some(0), "{}: {second:?}", row.name);
                 read_with_skopeo(&home, &direct, None).unwrap();
                 print_row(row.name, &outcome, &second);
@@ -195,7 +203,9 @@ fn a_full_registry_is_named_and_the_push_goes_on_when_there_is_room() {
     if !testbed::have_namespaces() {
         return testbed::skip("this machine lets tests mount no file system of their own");
     }
-    let Some(registry) = Registry::start_with(testbed::Auth::None, Storage::Small(2)) else { return };
+    let Some(registry) = Registry::start_with(Options { storage: Storage::Small(2), ..Options::default() }) else {
+        return;
+    };
     let (home, layout) = (Home::new(), SyntheticLayout::new(200, &LAYERS));
     let reference = format!("{}/team/full:1", registry.host());
     let outcome = push(&home, &layout, &reference);

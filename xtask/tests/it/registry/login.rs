@@ -1,6 +1,6 @@
 //! Logins against real registries: basic, token, identity token, renewals.
 
-use testbed::{Auth, Home, Policy, Proxy, Registry, Storage, TokenServer};
+use testbed::{Auth, Home, Options, Policy, Proxy, Registry, TokenServer};
 
 use super::layout::SyntheticLayout;
 use super::{Outcome, finish, push, push_command, read_with_skopeo};
@@ -21,6 +21,10 @@ fn password_entry(password: &str) -> serde_json::Value {
     serde_json::json!({ "auth": pair })
 }
 
+fn token_registry(tokens: &TokenServer) -> Option<Registry> {
+    Registry::start_with(Options { auth: Auth::Token(tokens), ..Options::default() })
+}
+
 /// No secret of the test shows up in what was printed.
 fn assert_discreet(outcome: &Outcome) {
     for secret in [PASSWORD, IDENTITY] {
@@ -31,7 +35,7 @@ fn assert_discreet(outcome: &Outcome) {
 #[test]
 fn a_registry_with_passwords_is_pushed_to() {
     let auth = Auth::Basic { user: USER, password: PASSWORD };
-    let Some(registry) = Registry::start_with(auth, Storage::Folder) else { return };
+    let Some(registry) = Registry::start_with(Options { auth, ..Options::default() }) else { return };
     let layout = SyntheticLayout::new(3, &[50_000, 100]);
     let reference = format!("{}/team/mlflow:1", registry.host());
 
@@ -61,7 +65,7 @@ fn a_password_comes_by_stdin() {
     use std::io::Write as _;
     use std::process::Stdio;
     let auth = Auth::Basic { user: USER, password: PASSWORD };
-    let Some(registry) = Registry::start_with(auth, Storage::Folder) else { return };
+    let Some(registry) = Registry::start_with(Options { auth, ..Options::default() }) else { return };
     let (home, layout) = (Home::new(), SyntheticLayout::new(4, &[1_000]));
     let mut command = push_command(&home, &layout, &format!("{}/team/mlflow:1", registry.host()));
     command.args(["--username", USER, "--password-stdin"]).stdin(Stdio::piped());
@@ -75,7 +79,7 @@ fn a_password_comes_by_stdin() {
 #[test]
 fn a_credential_helper_is_asked() {
     let auth = Auth::Basic { user: USER, password: PASSWORD };
-    let Some(registry) = Registry::start_with(auth, Storage::Folder) else { return };
+    let Some(registry) = Registry::start_with(Options { auth, ..Options::default() }) else { return };
     let (home, layout) = (Home::new(), SyntheticLayout::new(5, &[1_000]));
     let config = serde_json::json!({ "credHelpers": { registry.host(): "testbed" } });
     std::fs::write(home.file("docker/config.json"), config.to_string()).unwrap();
@@ -101,7 +105,7 @@ fn a_credential_helper_is_asked() {
 #[test]
 fn a_token_registry_is_pushed_to_with_password_or_identity_token() {
     let Some(tokens) = TokenServer::start(USER, PASSWORD, IDENTITY) else { return };
-    let Some(registry) = Registry::start_with(Auth::Token(&tokens), Storage::Folder) else { return };
+    let Some(registry) = token_registry(&tokens) else { return };
     let layout = SyntheticLayout::new(6, &[50_000]);
     for (number, entry, by) in [
         (1, password_entry(PASSWORD), "password"),
@@ -128,7 +132,7 @@ fn a_token_registry_is_pushed_to_with_password_or_identity_token() {
 #[test]
 fn a_mount_asks_for_the_scope_of_its_source() {
     let Some(tokens) = TokenServer::start(USER, PASSWORD, IDENTITY) else { return };
-    let Some(registry) = Registry::start_with(Auth::Token(&tokens), Storage::Folder) else { return };
+    let Some(registry) = token_registry(&tokens) else { return };
     let (home, layout) = (Home::new(), SyntheticLayout::new(7, &[200_000]));
     docker_login(&home, &registry.host(), password_entry(PASSWORD));
     assert_eq!(push(&home, &layout, &format!("{}/team/one:1", registry.host())).code, Some(0));
@@ -142,7 +146,7 @@ fn a_mount_asks_for_the_scope_of_its_source() {
 #[test]
 fn an_expired_token_is_renewed() {
     let Some(tokens) = TokenServer::start(USER, PASSWORD, IDENTITY) else { return };
-    let Some(registry) = Registry::start_with(Auth::Token(&tokens), Storage::Folder) else { return };
+    let Some(registry) = token_registry(&tokens) else { return };
     let (home, layout) = (Home::new(), SyntheticLayout::new(8, &[50_000]));
     docker_login(&home, &registry.host(), password_entry(PASSWORD));
     tokens.set_policy(Policy { expired_first: 1, ..Policy::default() });
@@ -154,7 +158,7 @@ fn an_expired_token_is_renewed() {
 #[test]
 fn a_token_that_expires_during_a_push_is_renewed() {
     let Some(tokens) = TokenServer::start(USER, PASSWORD, IDENTITY) else { return };
-    let Some(registry) = Registry::start_with(Auth::Token(&tokens), Storage::Folder) else { return };
+    let Some(registry) = token_registry(&tokens) else { return };
     let proxy = Proxy::start(registry.address());
     let (home, layout) = (Home::new(), SyntheticLayout::new(9, &[1_500_000, 1_400_000]));
     docker_login(&home, &proxy.host(), password_entry(PASSWORD));

@@ -1,0 +1,73 @@
+//! An HTTPS proxy (RFC 9110, section 9.3.6, CONNECT) that leads every host to one local server, so
+//! that a program can talk to `europe-west1-docker.pkg.dev` and reach the testbed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncWriteExt as _, BufReader, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::http::Head;
+
+/// A running proxy, for `HTTPS_PROXY`.
+#[derive(Debug)]
+pub struct Tunnel {
+    address: SocketAddr,
+    hosts: Arc<Mutex<Vec<String>>>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Tunnel {
+    /// A proxy that leads to `target`, whatever was asked for.
+    pub fn start(target: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("an async runtime");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
+        listener.set_nonblocking(true).expect("a socket option");
+        let address = listener.local_addr().expect("a bound address");
+        let hosts = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&hosts);
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a listening socket");
+            while let Ok((client, _)) = listener.accept().await {
+                let seen = Arc::clone(&seen);
+                tokio::spawn(async move { drop(connect(client, target, &seen).await) });
+            }
+        });
+        Self { address, hosts, runtime: Some(runtime) }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The hosts that were asked for, with ports.
+    pub fn hosts(&self) -> Vec<String> {
+        self.hosts.lock().expect("the hosts").clone()
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn connect(client: TcpStream, target: SocketAddr, seen: &Mutex<Vec<String>>) -> io::Result<()> {
+    let mut client = BufReader::new(client);
+    let Some(head) = Head::read(&mut client).await? else { return Ok(()) };
+    if head.word(0) != "CONNECT" {
+        return client.write_all(&crate::http::answer(405, &[], "")).await;
+    }
+    seen.lock().expect("the hosts").push(head.word(1).to_owned());
+    let mut server = TcpStream::connect(target).await?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
