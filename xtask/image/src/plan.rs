@@ -14,8 +14,12 @@ pub const LAYOUT: u32 = 1;
 /// A wheel of at least this many bytes has a layer of its own.
 const LARGE: u64 = 1_000_000;
 
-/// The small wheels share this many layers.
-const BUCKETS: u8 = 8;
+/// The small wheels without machine code share this many layers, which both platforms have in
+/// common. So many, because one changed wheel pushes its whole bucket again: about 1 MB.
+const PURE_BUCKETS: u8 = 16;
+
+/// The small wheels with machine code share this many.
+const NATIVE_BUCKETS: u8 = 8;
 
 /// Distributions that are released together and ship the same files: one layer, so that a file is
 /// stored once. Named after the first.
@@ -100,7 +104,7 @@ pub struct OwnFile {
 /// One layer to be: what goes in, and what comes out where that is known already.
 #[derive(Clone, Debug)]
 pub struct LayerPlan {
-    /// For people: `base`, a wheel's name, `wheels-3`, `own`.
+    /// For people: `base`, a wheel's name, `pure-3`, `own`.
     pub name: String,
     /// What it is made of.
     pub kind: LayerKind,
@@ -163,7 +167,8 @@ pub fn layers(inputs: &PlanInputs<'_>) -> Result<Vec<LayerPlan>> {
         }
         let (name, kind) = match group {
             Group::Large(name) => (name, LayerKind::Wheel),
-            Group::Bucket(number) => (format!("wheels-{number}"), LayerKind::Wheels),
+            Group::Native(number) => (format!("native-{number}"), LayerKind::Wheels),
+            Group::Pure(number) => (format!("pure-{number}"), LayerKind::Wheels),
         };
         plans.push(plan(inputs, name, kind, Source::Wheels(wheels)));
     }
@@ -183,7 +188,8 @@ pub fn layers(inputs: &PlanInputs<'_>) -> Result<Vec<LayerPlan>> {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
     Large(String),
-    Bucket(u8),
+    Native(u8),
+    Pure(u8),
 }
 
 fn grouped(wheels: &[Wheel]) -> BTreeMap<Group, Vec<Wheel>> {
@@ -193,15 +199,21 @@ fn grouped(wheels: &[Wheel]) -> BTreeMap<Group, Vec<Wheel>> {
         let group = match family {
             Some(family) => Group::Large(family[0].to_owned()),
             None if wheel.size >= LARGE => Group::Large(wheel.name.clone()),
-            None => Group::Bucket(bucket(&wheel.name)),
+            None if is_pure(wheel) => Group::Pure(bucket(&wheel.name, PURE_BUCKETS)),
+            None => Group::Native(bucket(&wheel.name, NATIVE_BUCKETS)),
         };
         groups.entry(group).or_default().push(wheel.clone());
     }
     groups
 }
 
-fn bucket(name: &str) -> u8 {
-    Digest::of(name).bytes()[0] % BUCKETS
+/// Whether the same wheel serves every platform (PEP 425).
+fn is_pure(wheel: &Wheel) -> bool {
+    wheel.file.ends_with("-any.whl")
+}
+
+fn bucket(name: &str, buckets: u8) -> u8 {
+    Digest::of(name).bytes()[0] % buckets
 }
 
 fn plan(inputs: &PlanInputs<'_>, name: String, kind: LayerKind, source: Source) -> LayerPlan {
@@ -313,11 +325,19 @@ mod tests {
             assert_eq!(names, expected);
         };
         check(&[], &["base", "own"]);
-        check(&[("six", 999_999)], &["base", "wheels-4", "own"]);
+        check(&[("six", 999_999)], &["base", "pure-4", "own"]);
         check(&[("six", 1_000_000)], &["base", "six", "own"]);
         check(&[("zlib-ng", 2_000_000), ("numpy", 16_000_000)], &["base", "numpy", "zlib-ng", "own"]);
         check(&[("mlflow-skinny", 900), ("mlflow", 9_000_000)], &["base", "mlflow", "own"]);
         check(&[("mlflow-tracing", 900_000)], &["base", "mlflow", "own"]);
+    }
+
+    #[test]
+    fn small_wheels_with_machine_code_have_buckets_of_their_own() {
+        let cffi = Wheel { file: "cffi-1-cp313-cp313-manylinux_2_17_x86_64.whl".to_owned(), ..wheel("cffi", 9) };
+        let plans = Case { wheels: vec![wheel("six", 9), cffi], ..Case::default() }.plan().unwrap();
+        let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        assert_eq!(names, ["base", "native-3", "pure-4", "own"]);
     }
 
     #[test]
@@ -343,7 +363,7 @@ mod tests {
         let names = ["six", "click", "flask", "jinja2", "certifi", "idna", "pytz", "rich", "mako", "alembic", "attrs"];
         let mut wheels: Vec<_> = names.iter().map(|name| wheel(name, 10_000)).collect();
         let before = Case { wheels: wheels.clone(), ..Case::default() }.keys();
-        for (added, size, layer) in [("tzdata", 300_000, "wheels"), ("pandas", 12_000_000, "pandas")] {
+        for (added, size, layer) in [("tzdata", 300_000, "pure-"), ("pandas", 12_000_000, "pandas")] {
             wheels.push(wheel(added, size));
             let after = Case { wheels: wheels.clone(), ..Case::default() }.keys();
             wheels.pop();
@@ -369,10 +389,10 @@ mod tests {
         let default = Case::default;
         check("nothing", default(), &[]);
         check("platform", Case { platform: Platform::LinuxArm64, ..default() }, &["base"]);
-        check("compiler", Case { compiler: Some("other"), ..default() }, &["base", "mlflow", "numpy", "wheels-4"]);
-        check("no compiler", Case { compiler: None, ..default() }, &["base", "mlflow", "numpy", "wheels-4"]);
-        check("exclude", Case { exclude: "numpy/tests", ..default() }, &["mlflow", "numpy", "wheels-4"]);
-        check("format", Case { format: Format::Zstd, ..default() }, &["base", "mlflow", "numpy", "own", "wheels-4"]);
+        check("compiler", Case { compiler: Some("other"), ..default() }, &["base", "mlflow", "numpy", "pure-4"]);
+        check("no compiler", Case { compiler: None, ..default() }, &["base", "mlflow", "numpy", "pure-4"]);
+        check("exclude", Case { exclude: "numpy/tests", ..default() }, &["mlflow", "numpy", "pure-4"]);
+        check("format", Case { format: Format::Zstd, ..default() }, &["base", "mlflow", "numpy", "own", "pure-4"]);
         check("a deb", Case { debs: vec![deb("libc7")], ..default() }, &["base"]);
         let mut wheels = default().wheels;
         wheels.reverse();

@@ -141,17 +141,19 @@ impl Draft {
         }
         let mut wheels = BTreeMap::new();
         for platform in &options.platforms {
-            let of_platform = match project.locked_wheels(*platform) {
-                Some(wheels) => wheels.to_vec(),
-                None if options.locked => {
-                    let message = format!("image.lock does not name the {platform} wheels of requirements.lock");
+            let (mut of_platform, open) = project.locked_wheels(*platform);
+            if !open.0.is_empty() {
+                let names = open.0.iter().map(|requirement| requirement.name.as_str()).collect::<Vec<_>>().join(", ");
+                if options.locked {
+                    let message =
+                        format!("image.lock does not name the {platform} wheels of requirements.lock: {names}");
                     return Err(Error::new(Kind::Check, message).hint("run cargo xtask lock and commit what it writes"));
                 }
-                None => {
-                    run.ui.step("Choosing", format!("wheels for {platform}"));
-                    sources::wheels::select(run, &cache, *platform, &project.requirements).await?
-                }
-            };
+                of_platform.extend(sources::wheels::select(run, &cache, *platform, &open).await?);
+                // The lock's order is the requirements'.
+                let place = |wheel: &Wheel| project.requirements.0.iter().position(|other| other.name == wheel.name);
+                of_platform.sort_by_key(place);
+            }
             wheels.insert(*platform, of_platform);
         }
         let mut draft = Self { project, options, images: Vec::new(), wheels, cache };

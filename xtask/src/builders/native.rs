@@ -159,7 +159,7 @@ impl Draft {
     }
 
     /// Writes what was learned into image.lock, if it is about this form of image.
-    fn remember(&self, run: &Run) -> Result<()> {
+    fn remember(&mut self, run: &Run) -> Result<()> {
         if !self.options.is_locked_form() {
             return Ok(());
         }
@@ -176,6 +176,7 @@ impl Draft {
             return Ok(());
         }
         project::write_image_lock(&self.project.root, &lock)?;
+        self.project.image = lock;
         run.ui
             .step("Updated", "mlflow_server/image.lock: commit it, so that others know the image before they build it");
         Ok(())

@@ -75,19 +75,23 @@ impl Project {
         Ok(Self { root: root.to_path_buf(), requirements, debian, image, exclude, metadata, own, created, version })
     }
 
-    /// The wheels of a platform as the image lock names them; `None` where it does not agree with
-    /// the requirements.
-    pub fn locked_wheels(&self, platform: Platform) -> Option<&[Wheel]> {
-        let wheels = self.image.wheel.get(&platform)?;
-        let agree = wheels.len() == self.requirements.0.len()
-            && self.requirements.0.iter().all(|requirement| {
-                wheels.iter().any(|wheel| {
-                    wheel.name == requirement.name
-                        && wheel.version == requirement.version
-                        && requirement.hashes.contains(&wheel.sha256)
-                })
+    /// The wheels of a platform that the image lock names and the requirements allow, and the
+    /// requirements that it names none for.
+    pub fn locked_wheels(&self, platform: Platform) -> (Vec<Wheel>, Requirements) {
+        let locked = self.image.wheel.get(&platform).map_or(&[][..], Vec::as_slice);
+        let (mut wheels, mut open) = (Vec::new(), Vec::new());
+        for requirement in &self.requirements.0 {
+            let found = locked.iter().find(|wheel| {
+                wheel.name == requirement.name
+                    && wheel.version == requirement.version
+                    && requirement.hashes.contains(&wheel.sha256)
             });
-        agree.then_some(wheels)
+            match found {
+                Some(wheel) => wheels.push(wheel.clone()),
+                None => open.push(requirement.clone()),
+            }
+        }
+        (wheels, Requirements(open))
     }
 }
 

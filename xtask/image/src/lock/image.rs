@@ -79,7 +79,7 @@ pub struct LayerInfo {
 /// A layer whose result is known for its inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedLayer {
-    /// For people: `base`, a wheel's name, or `wheels-3`.
+    /// For people: `base`, a wheel's name, or `pure-3`.
     pub name: String,
     /// What it is made of.
     pub kind: LayerKind,
