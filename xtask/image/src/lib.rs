@@ -15,6 +15,7 @@ pub mod layer;
 pub mod layout;
 pub mod lock;
 pub mod manifest;
+pub mod overlap;
 pub mod packages;
 mod path;
 pub mod plan;

@@ -9,7 +9,7 @@ use crate::lock::{DebPackage, ImageLock, LayerInfo, LayerKind, Wheel};
 use crate::{Digest, Error, Platform, Result};
 
 /// Raised when the bytes of any layer change for the same inputs; part of every layer's key.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// A wheel of at least this many bytes has a layer of its own.
 const LARGE: u64 = 1_000_000;

@@ -100,7 +100,7 @@ fn read_debs<'a>(
 }
 
 /// Reads a package whole and checks its digest, so that what is used is what was checked.
-fn read(subject: &str, path: &Path, expected: &Digest, size: u64) -> Result<Vec<u8>> {
+pub(crate) fn read(subject: &str, path: &Path, expected: &Digest, size: u64) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(|error| Error::io(format_args!("{subject}: {}", path.display()), error))?;
     if bytes.len() as u64 != size {
         return Err(Error::refused(subject, format_args!("{} bytes, the lock says {size}", bytes.len())));
