@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mlflow_image::exclude::Exclude;
 use mlflow_image::lock::{DebPackage, LayerInfo, LayerKind, LockedLayer, Wheel};
 use mlflow_image::plan::{Format, LayerPlan, Source};
-use mlflow_image::{Digest, Platform, layer, layout};
+use mlflow_image::{Digest, Platform, layer, layout, overlap};
 
 use super::bytecode::ImagePython;
 use super::draft::{Built, Draft, Options, Wanted};
@@ -50,9 +50,27 @@ impl Draft {
                 }
             }
             downloaded += self.fetch(run, &jobs).await?;
+            downloaded += self.check_overlaps(run, &jobs).await?;
             self.build_layers(run, jobs, python).await?;
         }
         self.remember(run)?;
+        Ok(downloaded)
+    }
+
+    /// Refuses wheels that disagree about a file, wherever a layer of wheels is to be learned: once it
+    /// is in image.lock, nobody opens the wheels of the other layers again.
+    async fn check_overlaps(&self, run: &Run, jobs: &[LayerPlan]) -> Result<u64> {
+        let mut downloaded = 0;
+        let downloads = self.cache.dir("downloads")?;
+        let learned = |job: &&LayerPlan| job.known.is_none() && matches!(job.source, Source::Wheels(_));
+        let platforms: std::collections::BTreeSet<Platform> =
+            jobs.iter().filter(learned).map(|job| job.platform).collect();
+        for platform in platforms {
+            let wheels = &self.wheels[&platform];
+            downloaded += sources::fetch_wheels(run, &self.cache, &self.project.root, platform, wheels).await?;
+            let file = |digest: &Digest| downloads.join(digest.hex());
+            tokio::task::block_in_place(|| overlap::check(wheels, &self.project.exclude, &file))?;
+        }
         Ok(downloaded)
     }
 
