@@ -4,10 +4,20 @@
 use std::ffi::{OsStr, OsString};
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::sync::CancellationToken;
 use xshell::{Cmd, Shell};
 
+use crate::commands::Run;
 use crate::error::{Context as _, Error, Kind, Result};
+
+/// How long a program may tidy up after SIGTERM before it is killed.
+const TIDY_UP: Duration = Duration::from_secs(10);
 
 /// The first of `names` that is on the PATH.
 pub fn find(names: &[&str]) -> Option<PathBuf> {
@@ -117,10 +127,7 @@ impl Program {
         if output.status.success() {
             return Ok(output.stdout);
         }
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<&str> = stderr.lines().rev().take(15).collect();
-        let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-        Err(Error::new(Kind::Tool, format!("{name} failed ({})", output.status)).source(tail))
+        Err(Error::new(Kind::Tool, format!("{name} failed ({})", output.status)).source(tail(&output.stderr)))
     }
 
     /// Runs it and gives each line of its stdout as it comes; stderr is the user's.
@@ -135,6 +142,53 @@ impl Program {
             on_line(&String::from_utf8_lossy(&line));
         }
         child.wait().on_machine(|| format!("cannot wait for {name}"))
+    }
+
+    /// Runs it to its end with both streams on the user's stderr. When `cancel` says so, it is told
+    /// to stop, with all that it has started.
+    pub async fn attend(self, cancel: &CancellationToken) -> Result<()> {
+        let (name, mut command) = (self.name(), self.into_async()?);
+        command.stdout(duplicate_stderr()?).stderr(Stdio::inherit());
+        let child = command.spawn().map_err(|error| spawn_error(&name, error))?;
+        let status = Group::new(child).wait(&name, cancel).await?;
+        if status.success() { Ok(()) } else { Err(Error::new(Kind::Tool, format!("{name} failed ({status})"))) }
+    }
+
+    /// Runs it and gives its stdout, for at most `deadline`. What it wrote to stderr is in the error
+    /// when it fails.
+    pub async fn ask(self, cancel: &CancellationToken, deadline: Duration) -> Result<Vec<u8>> {
+        let (name, mut command) = (self.name(), self.into_async()?);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| spawn_error(&name, error))?;
+        let (mut stdout, mut stderr) =
+            (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
+        let mut group = Group::new(child);
+        let (mut answer, mut complaint) = (Vec::new(), Vec::new());
+        let work = async {
+            let (out, err) = tokio::join!(stdout.read_to_end(&mut answer), stderr.read_to_end(&mut complaint));
+            out.and(err).on_machine(|| format!("cannot read what {name} prints"))?;
+            group.wait(&name, cancel).await
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(deadline, work) => ended,
+            () = cancel.cancelled() => return Err(Run::interrupted()),
+        };
+        let Ok(status) = ended else {
+            let message = format!("{name} did not answer within {} s", deadline.as_secs());
+            return Err(Error::new(Kind::Tool, message).source(tail(&complaint)));
+        };
+        let status = status?;
+        if status.success() {
+            return Ok(answer);
+        }
+        Err(Error::new(Kind::Tool, format!("{name} failed ({status})")).source(tail(&complaint)))
+    }
+
+    /// In a process group of its own, so that a signal reaches all that it starts, once.
+    fn into_async(self) -> Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::from(self.into_std()?);
+        command.stdin(Stdio::null()).process_group(0);
+        Ok(command)
     }
 
     /// Hands the program over to the standard library, for what must outlive this process.
@@ -169,6 +223,52 @@ impl Program {
         command.set_secret(self.secret);
         command
     }
+}
+
+/// A program and all that it has started; killed when dropped before its end.
+struct Group {
+    child: tokio::process::Child,
+    ended: bool,
+}
+
+impl Group {
+    fn new(child: tokio::process::Child) -> Self {
+        Self { child, ended: false }
+    }
+
+    async fn wait(&mut self, name: &str, cancel: &CancellationToken) -> Result<std::process::ExitStatus> {
+        let status = tokio::select! {
+            status = self.child.wait() => status,
+            () = cancel.cancelled() => {
+                self.signal(Signal::SIGTERM);
+                // Killed when it does not end: see Drop.
+                self.ended = tokio::time::timeout(TIDY_UP, self.child.wait()).await.is_ok();
+                return Err(Run::interrupted());
+            }
+        };
+        self.ended = true;
+        status.on_machine(|| format!("cannot wait for {name}"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        // It may have ended by itself.
+        let _ = nix::sys::signal::killpg(Pid::from_raw(id), signal);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+fn tail(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text.lines().rev().take(15).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 fn duplicate_stderr() -> Result<std::process::Stdio> {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use mlflow_image::{Digest, sbom};
 
 use super::draft::{Built, Draft, Wanted};
+use crate::cache::Cache;
 use crate::commands::Run;
 use crate::error::Result;
 use crate::registry::{Access, Blob, Client, CredentialSource, Manifest, Reference};
@@ -46,6 +47,23 @@ pub async fn push(
     attach_bills(&client, draft, built, reference).await?;
     client.put_manifest(&tag, built.index.media_type, &built.index.bytes).await?;
     Ok(Pushed { downloaded_bytes, pushed_bytes: client.sent_bytes() })
+}
+
+/// Pushes an image whose blobs are all in the cache, and points the tag of `reference` at it.
+pub async fn push_built(
+    run: &Run,
+    cache: &Cache,
+    built: &Built,
+    reference: &Reference,
+    login: CredentialSource,
+) -> Result<Pushed> {
+    let client = Client::connect(run, cache, reference, Access::Push, login)?;
+    let files = |missing: Vec<Blob>| {
+        let path = |blob: &Blob| Ok((blob.digest, cache.blob(&blob.digest)?));
+        std::future::ready(missing.iter().map(path).collect())
+    };
+    let pushed = client.push(&manifests(built), Some(reference.tag().unwrap_or("latest")), files).await?;
+    Ok(Pushed { downloaded_bytes: 0, pushed_bytes: pushed.sent_bytes })
 }
 
 /// One bill of materials for each platform's manifest, and one over all for the index. A bill that

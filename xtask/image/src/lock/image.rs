@@ -51,6 +51,8 @@ pub enum LayerKind {
     Wheels,
     /// Our own files.
     Own,
+    /// What another builder made of the Dockerfile; in no lock.
+    Dockerfile,
 }
 
 impl LayerKind {
@@ -61,6 +63,7 @@ impl LayerKind {
             Self::Wheel => "wheel",
             Self::Wheels => "wheels",
             Self::Own => "own",
+            Self::Dockerfile => "dockerfile",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `build-image`: locks -> image, into the cache, a folder, an archive or a registry.
 
 mod answer;
+mod dockerfile;
 mod output;
 
 use std::path::PathBuf;
@@ -60,9 +61,13 @@ pub struct Args {
     /// Write the software bill of materials (CycloneDX JSON) to this file.
     #[arg(long, value_name = "FILE")]
     sbom: Option<PathBuf>,
-    /// What builds: native, docker (or podman or buildah, whichever works), or cloud-build.
+    /// What builds.
     #[arg(long, value_enum, default_value_t)]
     builder: Builder,
+    /// An argument for the Dockerfile, such as BASE or BUILD_BASE for base images from elsewhere, with
+    /// any builder but native. NAME alone hands on a variable of the environment. Repeatable.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
     /// Print what would be downloaded, built and pushed.
     #[arg(long)]
     dry_run: bool,
@@ -75,7 +80,11 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
     let target = target(&args, &config)?;
     if args.builder != Builder::Native {
-        return Err(Error::new(Kind::Usage, "only --builder native is here yet"));
+        return dockerfile::run(&args, run, &config, target, begun).await;
+    }
+    if let Some(arg) = args.build_arg.first() {
+        return Err(Error::new(Kind::Usage, format!("--build-arg {arg} is for the Dockerfile, which is not built"))
+            .hint("add --builder docker or --builder cloud-build"));
     }
     let mut draft = Draft::plan(run, &config, &options(&args, &config)).await?;
     if args.dry_run {
@@ -89,7 +98,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     draft.store(&built)?;
     for output in &args.output {
         let name = target.as_ref().map_or_else(|| format!("{NAME}:latest"), ToString::to_string);
-        output.write(run, &draft, &built, &name)?;
+        output.write(run, &draft.cache, &built, &name)?;
     }
     if let Some(path) = &args.sbom {
         let name = target.as_ref().map_or(NAME, Reference::last_part);

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use mlflow_image::layout::{self, Content};
 use mlflow_image::{Digest, Platform};
 
-use crate::builders::draft::{Built, Draft};
-use crate::cache;
+use crate::builders::draft::Built;
+use crate::cache::{self, Cache};
 use crate::commands::Run;
 use crate::error::{Context as _, Result};
 
@@ -46,8 +46,8 @@ impl fmt::Display for Output {
 
 impl Output {
     /// Writes the image, whose blobs are in the cache. `name` is what an archive calls it.
-    pub fn write(&self, run: &Run, draft: &Draft, built: &Built, name: &str) -> Result<()> {
-        let blobs = draft.cache.dir("blobs")?;
+    pub fn write(&self, run: &Run, cache: &Cache, built: &Built, name: &str) -> Result<()> {
+        let blobs = cache.dir("blobs")?;
         let blob = |digest: &Digest| blobs.join(digest.hex());
         match self {
             Self::Oci(dir) => {
