@@ -3,9 +3,12 @@
 use std::io;
 use std::process::ExitCode;
 
+use mlflow_image::Platform;
 use mlflow_image::lock::ImageLock;
 use mlflow_image::plan::LAYOUT;
 
+use crate::builders::draft::Options;
+use crate::builders::native;
 use crate::cache::Cache;
 use crate::commands::Run;
 use crate::config::{self, Config};
@@ -24,7 +27,7 @@ use crate::sources::Mirrors;
 pub struct Args {
     /// Only tell whether the locks follow from requirements.in, overrides.txt and debian.in;
     /// exit code 12 if they don't. Asks no server.
-    #[arg(long, conflicts_with_all = ["set", "upgrade", "dry_run", "debian_mirror"])]
+    #[arg(long, conflicts_with_all = ["set", "upgrade", "dry_run", "no_build", "debian_mirror"])]
     check: bool,
     /// Show what would move, write nothing.
     #[arg(long)]
@@ -36,6 +39,10 @@ pub struct Args {
     /// requirements.lock; the default is what is recorded there.
     #[arg(long)]
     set: Option<Set>,
+    /// Leave the layers of image.lock to the next build-image; without it they are built now, so
+    /// that the locks foretell the image's digest.
+    #[arg(long)]
+    no_build: bool,
     /// The Debian mirror: the URL of the folder that holds dists/ and pool/.
     #[arg(long, value_name = "URL")]
     debian_mirror: Option<String>,
@@ -78,8 +85,26 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         debian: Some(debian),
         image: Some(ImageLock { layout: LAYOUT, wheel: resolved.wheels, layer }),
     };
-    let written = if args.dry_run { Vec::new() } else { new.write(&root)? };
-    run.answer(&Answer { set, dry_run: args.dry_run, changed: !moved.is_empty(), moved, written })
+    let mut answer = Answer { set, dry_run: args.dry_run, changed: !moved.is_empty(), moved, written: Vec::new() };
+    if !args.dry_run {
+        answer.written = new.write(&root)?;
+        if !args.no_build {
+            let before = new.image.as_ref().map(ImageLock::to_text);
+            build(run, &config).await?;
+            let after = Locks::load(&root)?.image.map(|image| image.to_text());
+            if before != after && !answer.written.contains(&lock::IMAGE_LOCK) {
+                answer.written.push(lock::IMAGE_LOCK);
+            }
+        }
+    }
+    run.answer(&answer)
+}
+
+/// Builds the layers that image.lock does not foretell yet, for all platforms.
+async fn build(run: &Run, config: &Config) -> Result<()> {
+    let mut options = Options::new(config);
+    options.platforms = Platform::ALL.to_vec();
+    native::build(run, config, &options, false).await.map(drop)
 }
 
 fn check(run: &Run, inputs: &Inputs, locks: &Locks) -> Result<ExitCode> {
