@@ -1,3 +1,4 @@
 //! The integration tests.
 
+mod lock;
 mod registry;
