@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mlflow_image::unpack::Layer;
 use mlflow_image::{Digest, Platform};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Kind, Result};
 
@@ -28,7 +28,7 @@ pub struct Image {
 }
 
 /// What the image says about running it (image-spec, config.md, "config").
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Config {
     /// `user`, `uid`, `user:group`.

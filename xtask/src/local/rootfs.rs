@@ -3,27 +3,53 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mlflow_image::unpack;
+use mlflow_image::{Digest, unpack};
 
 use crate::cache::{self, Cache};
 use crate::error::{Context as _, Error, Kind, Result};
 
-use super::image::Image;
+use super::image::{Config, Image};
 use super::spec::DATA;
 
 /// Prefix of a folder that is being filled; the rest is the id of the process at work.
 const PARTIAL: &str = ".part-";
 
-/// Where `image` is, or will be, unpacked.
-pub fn path(cache: &Cache, image: &mlflow_image::Digest) -> Result<PathBuf> {
+/// The unpacked image within its folder.
+const ROOT: &str = "root";
+/// How to run it, beside it: the blobs may be gone from the cache by the time it is started again.
+const CONFIG: &str = "config.json";
+
+/// An image that can be started.
+#[derive(Clone, Debug)]
+pub struct Unpacked {
+    /// Its root folder.
+    pub root: PathBuf,
+    /// How to run it.
+    pub config: Config,
+}
+
+/// The folder of `image`, whether it exists or not.
+pub fn path(cache: &Cache, image: &Digest) -> Result<PathBuf> {
     Ok(cache.dir("roots")?.join(image.hex()))
 }
 
+/// The image, if it is unpacked.
+pub fn open(cache: &Cache, image: &Digest) -> Result<Option<Unpacked>> {
+    let dir = path(cache, image)?;
+    let text = match fs::read(dir.join(CONFIG)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).on_machine(|| format!("cannot read {}", dir.display())),
+    };
+    let config = serde_json::from_slice(&text).context(Kind::Machine, || format!("{} is damaged", dir.display()))?;
+    Ok(Some(Unpacked { root: dir.join(ROOT), config }))
+}
+
 /// Unpacks the image unless it is there. Blocks: hashing and writing some 300 MB.
-pub fn unpack(cache: &Cache, image: &Image) -> Result<PathBuf> {
-    let root = path(cache, &image.digest)?;
-    if root.is_dir() {
-        return Ok(root);
+pub fn unpack(cache: &Cache, image: &Image) -> Result<()> {
+    let target = path(cache, &image.digest)?;
+    if target.is_dir() {
+        return Ok(());
     }
     let roots = cache.dir("roots")?;
     remove_abandoned(&roots)?;
@@ -32,7 +58,7 @@ pub fn unpack(cache: &Cache, image: &Image) -> Result<PathBuf> {
         .tempdir_in(&roots)
         .on_machine(|| format!("cannot write to {}", roots.display()))?;
     // Its mode is 0700: nobody else writes to it while links are resolved in it.
-    let inner = partial.path().join("root");
+    let (whole, inner) = (partial.path().join("image"), partial.path().join("image").join(ROOT));
     cache::create_dir(&inner)?;
     let options = unpack::Options { owners: is_root(), ..unpack::Options::default() };
     let unpacked = unpack::unpack(&image.layers, &inner, &options)
@@ -42,20 +68,24 @@ pub fn unpack(cache: &Cache, image: &Image) -> Result<PathBuf> {
             }
             _ => Error::from(error),
         })
-        .and_then(|_| mount_points(&inner));
+        .and_then(|_| mount_points(&inner))
+        .and_then(|()| {
+            let text = serde_json::to_vec(&image.config).context(Kind::Internal, || "cannot write JSON")?;
+            cache::write(&whole.join(CONFIG), &text)
+        });
     if let Err(error) = unpacked {
         let _ = unpack::remove(partial.path());
         return Err(error);
     }
-    match fs::rename(&inner, &root) {
-        Ok(()) => {}
+    match fs::rename(&whole, &target) {
+        Ok(()) => Ok(()),
         // Another run was faster; its folder is as good.
-        Err(_) if root.is_dir() => {
-            let _ = unpack::remove(&inner);
+        Err(_) if target.is_dir() => {
+            let _ = unpack::remove(&whole);
+            Ok(())
         }
-        Err(error) => return Err(error).on_machine(|| format!("cannot create {}", root.display())),
+        Err(error) => Err(error).on_machine(|| format!("cannot create {}", target.display())),
     }
-    Ok(root)
 }
 
 /// Removes all roots but `keep`. What is still in use is of another environment and kept too.

@@ -78,10 +78,21 @@ pub struct Pending {
     pub release: Release,
     /// How far it came.
     pub phase: Phase,
-    /// The backup of the database, below the environment's `backup` folder.
-    pub backup: Option<String>,
+    /// The backup of the database.
+    pub backup: Option<Backup>,
     /// Whether the migration has changed the database.
     pub migrated: bool,
+    /// The proven server that it was to replace, if one ran.
+    pub replaces: Option<Release>,
+}
+
+/// A copy of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// Its name below the environment's `backup` folder.
+    pub name: String,
+    /// The image whose schema it has, where that is known.
+    pub schema: Option<Digest>,
 }
 
 /// `state.json`.
@@ -93,6 +104,8 @@ pub struct State {
     pub previous: Option<Release>,
     /// A deploy at work, or one that died at it.
     pub pending: Option<Pending>,
+    /// The image whose schema the database has, where that is known.
+    pub schema: Option<Digest>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,0 +1,119 @@
+//! What a deploy will do, decided from what was observed. Touches nothing.
+
+use std::fmt;
+
+use mlflow_image::Digest;
+use serde::Serialize;
+
+use super::state::{Pending, Phase, Release, State};
+
+/// What was seen before anything is changed.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What the files say.
+    pub state: State,
+    /// What runs.
+    pub running: Option<Release>,
+    /// Whether it serves.
+    pub healthy: bool,
+    /// Whether there is a database.
+    pub database: bool,
+    /// Whether the wanted image's layers are on this machine.
+    pub fetched: bool,
+    /// Whether it is unpacked.
+    pub unpacked: bool,
+}
+
+/// One step of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "step")]
+pub enum Step {
+    /// Build or pull what is missing of the image.
+    Fetch { image: Digest },
+    /// Unpack it into the cache.
+    Unpack { image: Digest },
+    /// Stop the running server.
+    Stop { release: String },
+    /// Put back the database of before a migration that never ended.
+    Restore { backup: String },
+    /// Copy the database.
+    Backup,
+    /// Bring the database to the image's schema.
+    Migrate { image: Digest },
+    /// Start the server.
+    Start { image: Digest, url: String },
+    /// Wait until it serves.
+    Wait,
+    /// Prove it.
+    Smoke,
+    /// Write down that it works.
+    Record,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fetch { image } => write!(f, "build or fetch image {}", image.short()),
+            Self::Unpack { image } => write!(f, "unpack image {}", image.short()),
+            Self::Stop { release } => write!(f, "stop the server of release {release}"),
+            Self::Restore { backup } => write!(f, "restore the database from backup {backup}"),
+            Self::Backup => f.write_str("back up the database"),
+            Self::Migrate { image } => write!(f, "bring the database to the schema of image {}", image.short()),
+            Self::Start { image, url } => write!(f, "start image {} at {url}", image.short()),
+            Self::Wait => f.write_str("wait until it serves"),
+            Self::Smoke => f.write_str("prove that it works"),
+            Self::Record => f.write_str("record the release"),
+        }
+    }
+}
+
+/// The steps to `wanted`; none when it runs, serves and was proven.
+pub fn plan(observed: &Observed, wanted: &Release, smoke: bool) -> Vec<Step> {
+    let image = wanted.image;
+    let state = &observed.state;
+    let proof = [Some(Step::Wait), smoke.then_some(Step::Smoke), Some(Step::Record)].into_iter().flatten();
+    if let Some(running) = observed.running.as_ref().filter(|running| running.same_server(wanted)) {
+        let proven = state.current.as_ref().is_some_and(|current| current.same_server(running));
+        if state.pending.is_none() && proven && observed.healthy {
+            return Vec::new();
+        }
+        // The one that was started last was not proven: an earlier deploy died on the way.
+        let unproven = state.pending.as_ref().is_some_and(|pending| pending.release.id == running.id);
+        if unproven {
+            return proof.collect();
+        }
+    }
+    let mut steps = Vec::new();
+    if !observed.unpacked {
+        if !observed.fetched {
+            steps.push(Step::Fetch { image });
+        }
+        steps.push(Step::Unpack { image });
+    }
+    if let Some(running) = &observed.running {
+        steps.push(Step::Stop { release: running.id.clone() });
+    }
+    let mut schema = state.schema;
+    if let Some(Pending { phase: Phase::Migrating, backup: Some(backup), .. }) = &state.pending {
+        steps.push(Step::Restore { backup: backup.name.clone() });
+        schema = backup.schema;
+    }
+    if observed.database && schema != Some(image) {
+        steps.extend([Step::Backup, Step::Migrate { image }]);
+    }
+    steps.push(Step::Start { image, url: wanted.url.clone() });
+    steps.extend(proof);
+    steps
+}
+
+/// What to go back to when the deploy fails: the proven server that it replaces.
+pub fn fallback(observed: &Observed, wanted: &Release) -> Option<Release> {
+    let proven = |release: &&Release| !release.same_server(wanted);
+    match &observed.state.pending {
+        Some(pending) => pending.replaces.as_ref().filter(proven).cloned(),
+        None => observed.running.as_ref().filter(proven).cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
