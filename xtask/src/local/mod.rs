@@ -1,6 +1,7 @@
 //! The local server: the image in a sandbox of this machine.
 
 pub mod backup;
+pub mod deploy;
 mod identity;
 pub mod image;
 pub mod plan;
@@ -10,5 +11,6 @@ pub mod runner;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod server;
+pub mod source;
 mod spec;
 pub mod state;

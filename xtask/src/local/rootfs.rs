@@ -156,3 +156,15 @@ pub fn is_root() -> bool {
     let root = false;
     root
 }
+
+/// Bytes that this user may still write to the file system of `dir`, where that can be known.
+pub fn free_space(dir: &Path) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    let free = nix::sys::statvfs::statvfs(dir).ok().map(|found| found.blocks_available() * found.fragment_size());
+    #[cfg(not(target_os = "linux"))]
+    let free = {
+        let _ = dir;
+        None
+    };
+    free
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cache;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::report;
 
 use super::image::Config;
 use super::rootfs;
@@ -149,6 +150,24 @@ pub fn prepare_data(data: &Path, uid: u32, gid: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses to begin where the disk has no room for a backup of the database, its migration and the
+/// server's first files: better an old server than none.
+pub fn require_space(data: &Path) -> Result<()> {
+    /// What a server writes before it serves, generously.
+    const RESERVE: u64 = 32 << 20;
+    let database = database(data).metadata().map_or(0, |meta| meta.len());
+    let needed = RESERVE + 3 * database;
+    let folder = data.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    match rootfs::free_space(folder) {
+        Some(free) if free < needed => {
+            let (free, needed) = (report::bytes(free), report::bytes(needed));
+            Err(Error::new(Kind::Machine, format!("{} has {free} left, {needed} are needed", data.display()))
+                .hint("free some space, then run the same command again; nothing was changed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

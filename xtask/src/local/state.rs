@@ -126,6 +126,12 @@ impl Home {
         Ok(Self { env: env.to_owned(), dir: cache::data_dir()?.join(env) })
     }
 
+    /// All environments that have a folder.
+    pub fn all() -> Result<Vec<Self>> {
+        let Ok(entries) = std::fs::read_dir(cache::data_dir()?) else { return Ok(Vec::new()) };
+        Ok(entries.flatten().filter_map(|entry| Self::of(entry.file_name().to_str()?).ok()).collect())
+    }
+
     /// Excludes every other `deploy` and `down` of this environment.
     pub fn lock(&self) -> Result<Lock> {
         Lock::take(&self.dir.join("lock"), &format!("environment {}", self.env))

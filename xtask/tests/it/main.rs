@@ -1,4 +1,5 @@
 //! The integration tests.
 
+mod local;
 mod lock;
 mod registry;
