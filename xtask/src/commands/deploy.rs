@@ -9,7 +9,7 @@ use mlflow_image::{Digest, Platform};
 use crate::cache::Cache;
 use crate::commands::Run;
 use crate::config::{Config, Environment, LocalConfig};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::local::deploy::{Deploy, Done, Options, release_id, url};
 use crate::local::plan::{self, Observed, Step};
 use crate::local::source::Source;

@@ -91,7 +91,8 @@ impl Deploy<'_> {
             touched: false,
         };
         for step in &steps {
-            self.run.ui.step(verb(step), step.to_string());
+            let (_, doing, object) = step.words();
+            self.run.ui.step(doing, object);
             if let Err(error) = self.take(step, &mut progress).await {
                 if self.run.cancel.is_cancelled() {
                     return Err(self.interrupted(&progress));
@@ -281,7 +282,7 @@ impl Deploy<'_> {
     }
 
     fn launch(&self, spec: &Spec) -> Result<Sandbox> {
-        tokio::task::block_in_place(|| sandbox::start(spec, &self.home.log_path())).map_err(Error::from)
+        tokio::task::block_in_place(|| sandbox::start(spec, &self.home.log_path()))
     }
 
     fn unpacked(&self, release: &Release) -> Result<rootfs::Unpacked> {
@@ -422,19 +423,4 @@ pub fn url(release: &Release) -> Result<Url> {
 pub fn release_id() -> String {
     let digits: String = report::now().chars().filter(char::is_ascii_digit).collect();
     format!("{digits}-{:05}", std::process::id() % 100_000)
-}
-
-fn verb(step: &Step) -> &'static str {
-    match step {
-        Step::Fetch { .. } => "Fetching",
-        Step::Unpack { .. } => "Unpacking",
-        Step::Stop { .. } => "Stopping",
-        Step::Restore { .. } => "Restoring",
-        Step::Backup => "Saving",
-        Step::Migrate { .. } => "Migrating",
-        Step::Start { .. } => "Starting",
-        Step::Wait => "Waiting",
-        Step::Smoke => "Proving",
-        Step::Record => "Recording",
-    }
 }

@@ -10,6 +10,9 @@ pub mod rootfs;
 pub mod runner;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_sandbox.rs"]
+pub mod sandbox;
 pub mod server;
 pub mod source;
 mod spec;

@@ -50,20 +50,30 @@ pub enum Step {
     Record,
 }
 
+impl Step {
+    /// What is done, while it is done, and to what.
+    pub fn words(&self) -> (&'static str, &'static str, String) {
+        match self {
+            Self::Fetch { image } => ("fetch", "Fetching", format!("image {}", image.short())),
+            Self::Unpack { image } => ("unpack", "Unpacking", format!("image {}", image.short())),
+            Self::Stop { release } => ("stop", "Stopping", format!("the server of release {release}")),
+            Self::Restore { backup } => ("restore", "Restoring", format!("the database from backup {backup}")),
+            Self::Backup => ("save", "Saving", "a backup of the database".to_owned()),
+            Self::Migrate { image } => {
+                ("migrate", "Migrating", format!("the database to the schema of image {}", image.short()))
+            }
+            Self::Start { image, url } => ("start", "Starting", format!("image {} at {url}", image.short())),
+            Self::Wait => ("wait", "Waiting", "until it serves".to_owned()),
+            Self::Smoke => ("prove", "Proving", "that it works".to_owned()),
+            Self::Record => ("record", "Recording", "the release".to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fetch { image } => write!(f, "build or fetch image {}", image.short()),
-            Self::Unpack { image } => write!(f, "unpack image {}", image.short()),
-            Self::Stop { release } => write!(f, "stop the server of release {release}"),
-            Self::Restore { backup } => write!(f, "restore the database from backup {backup}"),
-            Self::Backup => f.write_str("back up the database"),
-            Self::Migrate { image } => write!(f, "bring the database to the schema of image {}", image.short()),
-            Self::Start { image, url } => write!(f, "start image {} at {url}", image.short()),
-            Self::Wait => f.write_str("wait until it serves"),
-            Self::Smoke => f.write_str("prove that it works"),
-            Self::Record => f.write_str("record the release"),
-        }
+        let (verb, _, object) = self.words();
+        write!(f, "{verb} {object}")
     }
 }
 

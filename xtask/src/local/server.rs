@@ -47,11 +47,11 @@ fn task(root: &Path, image: &Config, release: &Release, command: Vec<String>, ro
 
 /// The image's environment with the environment's own settings (names: `mlflow server --help`).
 pub fn environment(image: &[String], port: u16, workers: u16, host: &str) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = image
-        .iter()
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
+    let mut env: Vec<(String, String)> = Vec::new();
+    for (key, value) in image.iter().filter_map(|pair| pair.split_once('=')) {
+        env.retain(|(name, _)| name != key);
+        env.push((key.to_owned(), value.to_owned()));
+    }
     let options = env.iter().find(|(key, _)| key == "MLFLOW_UVICORN_OPTS").map_or("", |(_, value)| value);
     let options = match options.contains("--timeout-graceful-shutdown") {
         true => options.to_owned(),
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_environments_settings_beat_the_images() {
-        let image = ["MLFLOW_PORT=5000", "HOME=/tmp", "MLFLOW_UVICORN_OPTS=--log-config x", "broken"];
+        let image = ["MLFLOW_PORT=5000", "HOME=/", "HOME=/tmp", "MLFLOW_UVICORN_OPTS=--log-config x", "broken"];
         let env = environment(&image.map(str::to_owned), 5001, 2, "127.0.0.1");
         let get = |key: &str| {
             let found: Vec<&str> =

@@ -24,7 +24,6 @@ use std::time::Duration;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::process::Program;
 
-use super::identity::Identity;
 use super::spec::{Answer, Exit, Refusal, Spec};
 
 pub use supervisor::supervise;
@@ -32,39 +31,19 @@ pub use supervisor::supervise;
 /// How long setting up a sandbox may take: milliseconds, unless the disk is very slow.
 const SETUP: Duration = Duration::from_secs(60);
 
+/// What a user can do where the kernel forbids user namespaces.
+const ALLOW: &str = "allow user namespaces (sudo sysctl -w user.max_user_namespaces=15000; on Ubuntu also \
+    kernel.apparmor_restrict_unprivileged_userns=0; on Debian kernel.unprivileged_userns_clone=1), or run it as root";
+
 /// A sandbox whose program runs.
 pub struct Sandbox {
-    /// The supervisor.
-    pub process: Identity,
     lines: BufReader<UnixStream>,
-}
-
-/// Why there is no sandbox.
-pub enum Failure {
-    /// The kernel forbids it; an engine may work.
-    Forbidden(Error),
-    /// Anything else.
-    Error(Error),
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Forbidden(error) | Failure::Error(error) => error,
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::Error(error)
-    }
 }
 
 /// Starts `spec`; what it prints goes to the end of `log`. Returns when the program was started.
 ///
 /// Blocks for some milliseconds.
-pub fn start(spec: &Spec, log: &Path) -> std::result::Result<Sandbox, Failure> {
+pub fn start(spec: &Spec, log: &Path) -> Result<Sandbox> {
     let named = || format!("cannot open the log {}", log.display());
     let out = std::fs::File::options().create(true).append(true).open(log).on_machine(named)?;
     let err = out.try_clone().on_machine(named)?;
@@ -76,19 +55,19 @@ pub fn start(spec: &Spec, log: &Path) -> std::result::Result<Sandbox, Failure> {
     drop(command);
     let answer = converse(&ours, spec);
     match answer {
-        Ok((Answer::Ready(process), lines)) => Ok(Sandbox { process, lines }),
+        Ok((Answer::Ready(_), lines)) => Ok(Sandbox { lines }),
         Ok((Answer::Refused(refusal), _)) => {
             let _ = child.wait();
             Err(refused(refusal))
         }
         Ok((Answer::Ended(exit), _)) => {
             let _ = child.wait();
-            Err(Error::new(Kind::Internal, format!("the sandbox ended before it began ({exit})")).into())
+            Err(Error::new(Kind::Internal, format!("the sandbox ended before it began ({exit})")))
         }
         Err(error) => {
             let _ = child.kill();
             let _ = child.wait();
-            Err(error.into())
+            Err(error)
         }
     }
 }
@@ -116,12 +95,12 @@ fn read(lines: &mut BufReader<UnixStream>) -> std::io::Result<Option<Answer>> {
     }
 }
 
-fn refused(refusal: Refusal) -> Failure {
+fn refused(refusal: Refusal) -> Error {
     if refusal.busy {
-        return Error::new(Kind::Locked, refusal.what).hint(refusal.why).into();
+        return Error::new(Kind::Locked, refusal.what).hint(refusal.why);
     }
     let error = Error::new(Kind::Machine, format!("cannot set up the sandbox: {}", refusal.what)).source(refusal.why);
-    if refusal.forbidden { Failure::Forbidden(error) } else { Failure::Error(error) }
+    if refusal.forbidden { error.hint(ALLOW) } else { error }
 }
 
 impl Sandbox {
@@ -133,7 +112,7 @@ impl Sandbox {
         self.lines.get_ref().set_read_timeout(None).on_machine(named)?;
         match read(&mut self.lines).on_machine(named)? {
             Some(Answer::Ended(exit)) => Ok(exit),
-            Some(Answer::Refused(refusal)) => Err(refused(refusal).into()),
+            Some(Answer::Refused(refusal)) => Err(refused(refusal)),
             Some(Answer::Ready(_)) | None => Err(Error::new(Kind::Machine, named())),
         }
     }
