@@ -31,8 +31,8 @@ pub(crate) fn check(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Resolves the target of the symbolic link `link` to a path below the root. `None`: it leaves the
-/// root. An absolute target is refused too unless it is given as relative to the root.
+/// Resolves the relative target of the symbolic link `link` to a path below the root. `None`: it
+/// leaves the root.
 pub(crate) fn resolve(link: &str, target: &str) -> Option<String> {
     let mut parts: Vec<&str> = link.split('/').collect();
     parts.pop();

@@ -240,4 +240,28 @@ mod tests {
         check(&pyc(b"abc")[..6], 1, None);
         check(&[pyc(b"abc"), vec![0]].concat(), 1, None);
     }
+
+    #[test]
+    fn the_identity_is_the_locked_version_and_the_same_for_all_platforms() {
+        let lock = |versions: &[(Platform, &str, &str)]| {
+            let package = versions.iter().map(|(platform, name, version)| {
+                let (name, version) = ((*name).to_owned(), (*version).to_owned());
+                let (archive, path) = ("debian".to_owned(), "pool/p.deb".to_owned());
+                (*platform, vec![DebPackage { name, version, sha256: Digest::of(""), size: 1, path, archive }])
+            });
+            DebianLock { suite: "s".into(), date: "d".into(), inputs: Digest::of(""), package: package.collect() }
+        };
+        let check = |versions: &[(Platform, &str, &str)], expected: &str| {
+            let found = identity(&lock(versions)).unwrap_or_else(|error| error.to_string());
+            assert_eq!(found, expected);
+        };
+        let (amd64, arm64, python) = (Platform::LinuxAmd64, Platform::LinuxArm64, python::PACKAGE);
+        check(&[(amd64, python, "3.13.5-2"), (arm64, python, "3.13.5-2+b1")], "cpython-3.13.5/1");
+        check(
+            &[(amd64, python, "3.13.5-2"), (arm64, python, "3.13.6-1")],
+            "debian.lock: the platforms have different versions of Python",
+        );
+        check(&[(amd64, "libc6", "2.41-12")], "debian.lock: no python3.13-minimal for linux/amd64");
+        check(&[], "debian.lock: no packages");
+    }
 }

@@ -37,9 +37,11 @@ pub struct Inputs<'a> {
 /// Python sources while they are compiled, and for [`Format::Gzip`] the layer's whole tar.
 ///
 /// # Errors
-/// An input that is not what the plan says, or that holds what no package of good faith holds (see
-/// ARCHITECTURE, "Hostile inputs"), is refused with the package's and the file's name. Anything
-/// written to `out` until then is to be thrown away.
+/// An input that is not what the plan says is refused with the package's and the file's name, and so
+/// is what no package of good faith holds: paths or links that leave the root, devices, names that
+/// collide or differ only in case, two different files in one place, archives that two readers would
+/// read differently, sizes or hashes that are not true, bombs. Anything written to `out` until then
+/// is to be thrown away.
 pub fn write(plan: &LayerPlan, inputs: &Inputs<'_>, out: &mut dyn Write) -> Result<LayerInfo> {
     match &plan.source {
         Source::Debs(debs) => write_debs(read_debs(debs, inputs.file), inputs.compiler, inputs.format, out),

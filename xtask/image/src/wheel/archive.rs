@@ -241,13 +241,9 @@ fn descriptor(bytes: &[u8], directory: &Directory<'_>) -> Option<usize> {
 
 /// The first name that the central directory lists twice.
 fn duplicate(bytes: &[u8]) -> Option<String> {
-    let mut zip = ZipArchive::new(Cursor::new(bytes)).ok()?;
+    let zip = ZipArchive::new(Cursor::new(bytes)).ok().filter(ZipArchive::has_duplicate_names)?;
     let mut at = usize::try_from(zip.central_directory_start()).ok()?;
     let mut names = std::collections::HashSet::new();
-    if !zip.has_duplicate_names() {
-        return None;
-    }
-    let _ = &mut zip;
     while let Some(header) = bytes.get(at..at + 46).filter(|header| header.starts_with(b"PK\x01\x02")) {
         let length = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
         let name = bytes.get(at + 46..at + 46 + length(28))?;

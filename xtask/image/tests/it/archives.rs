@@ -97,6 +97,7 @@ pub fn build(wheels: &[(String, String, Vec<u8>)], options: Options<'_>) -> Resu
     for (name, file, bytes) in wheels {
         let sha256 = Digest::of(bytes);
         std::fs::write(dir.path().join(sha256.hex()), bytes).unwrap();
+        seed("wheel", bytes);
         let (name, size) = (name.replace('_', "-"), bytes.len() as u64);
         locked.push(Wheel { name, version: "1".to_owned(), file: file.clone(), sha256, size });
     }
@@ -107,6 +108,15 @@ pub fn build(wheels: &[(String, String, Vec<u8>)], options: Options<'_>) -> Resu
     let mut blob = Vec::new();
     let info = layer::write(&plan, &inputs, &mut blob)?;
     Ok((info, blob))
+}
+
+/// Keeps an archive as a seed of the fuzz target, where a corpus is asked for.
+pub fn seed(target: &str, bytes: &[u8]) {
+    if let Some(corpus) = std::env::var_os("XTASK_FUZZ_CORPUS") {
+        let folder = std::path::Path::new(&corpus).join(target);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(Digest::of(bytes).hex()), bytes).unwrap();
+    }
 }
 
 /// Checks these made wheels against each other.

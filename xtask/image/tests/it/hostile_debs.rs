@@ -10,7 +10,7 @@ use mlflow_image::plan::{Format, Source};
 use mlflow_image::{Digest, Result};
 use tar::{EntryType, Header};
 
-use crate::archives::{Found, plan, read};
+use crate::archives::{Found, plan, read, seed};
 
 /// An entry of a package: raw path, kind, mode, link target or content.
 type Entry<'a> = (&'a str, EntryType, u32, &'a [u8]);
@@ -84,6 +84,7 @@ fn build(debs: &[(&str, Vec<u8>)]) -> Result<BTreeMap<String, Found>> {
     for (name, bytes) in debs {
         let (sha256, size) = (Digest::of(bytes), bytes.len() as u64);
         std::fs::write(dir.path().join(sha256.hex()), bytes).unwrap();
+        seed("deb", bytes);
         let (version, archive, path) = ("3.13.5-2".to_owned(), "debian".to_owned(), "pool/p.deb".to_owned());
         packages.push(DebPackage { name: (*name).to_owned(), version, sha256, size, archive, path });
     }

@@ -268,7 +268,7 @@ fn a_wheel_that_is_not_the_locked_one() {
     let bytes = MadeWheel::new("p", [Entry::new("p.py", "x")]).bytes();
     let path = dir.path().join("wheel");
     for (content, problem) in
-        [(bytes[1..].to_vec(), "bytes, the lock says"), ([&[b'X'], &bytes[1..]].concat(), "the lock says sha256:")]
+        [(bytes[1..].to_vec(), "bytes, the lock says"), ([b"X", &bytes[1..]].concat(), "the lock says sha256:")]
     {
         std::fs::write(&path, content).unwrap();
         let (name, file) = ("p".to_owned(), "p-1-py3-none-any.whl".to_owned());

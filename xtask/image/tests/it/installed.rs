@@ -177,7 +177,7 @@ fn excluded_files_have_neither_source_nor_bytecode_nor_a_line_in_record() {
     let wheel = MadeWheel::new("p", entries.map(|name| Entry::new(name, name)));
     let compiler = Capitals::default();
     let options = Options { exclude: "p/tests\n", compiler: Some(&compiler), ..Options::default() };
-    let listed = paths(&[wheel.clone()], options);
+    let listed = paths(std::slice::from_ref(&wheel), options);
     let info = ["METADATA", "RECORD", "WHEEL"].map(|name| format!("SITE/p-1.dist-info/{name}"));
     let mut expected: Vec<String> = [
         "VENV/bin/s.py",
