@@ -148,7 +148,7 @@ impl Downloader {
     async fn one(&self, item: &Item, path: &Path, bar: &Bar) -> std::result::Result<u64, Fault> {
         let mut last = Fault::Gone;
         for url in &item.urls {
-            match self.into_cache(item, url, path, bar).await {
+            match self.store(item, url, path, bar).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(Fault::Machine(error)) => return Err(Fault::Machine(error)),
                 Err(Fault::Gone) => {}
@@ -158,7 +158,7 @@ impl Downloader {
         Err(last)
     }
 
-    async fn into_cache(&self, item: &Item, url: &Url, path: &Path, bar: &Bar) -> std::result::Result<u64, Fault> {
+    async fn store(&self, item: &Item, url: &Url, path: &Path, bar: &Bar) -> std::result::Result<u64, Fault> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let named = || format!("cannot write {} into the cache", item.what);
         let mut file =

@@ -31,7 +31,7 @@ impl Keyring {
         }
         let mut pinned = Vec::new();
         for fingerprint in fingerprints {
-            let key = keys.iter().find(|key| hex(*key).eq_ignore_ascii_case(fingerprint)).ok_or_else(|| {
+            let key = keys.iter().find(|key| hex(key).eq_ignore_ascii_case(fingerprint)).ok_or_else(|| {
                 Error::new(Kind::Input, format!("{subject} does not hold the key {fingerprint}"))
                     .hint("compare the keys in debian.in with the keyring of Debian's debian-archive-keyring package")
             })?;
