@@ -7,7 +7,7 @@ use mlflow_image::lock::{LayerInfo, LayerKind, Wheel};
 use mlflow_image::manifest::{self, Document};
 use mlflow_image::plan::{self, Format, LayerPlan, PlanInputs, Source};
 use mlflow_image::sbom::{self, Contents, Subject};
-use mlflow_image::{Digest, Platform, layout};
+use mlflow_image::{Digest, Platform, layer, layout};
 
 use super::bytecode;
 use super::project::Project;
@@ -202,12 +202,20 @@ impl Draft {
         Err(Error::new(Kind::Check, message).hint("run cargo xtask build-image without --locked, commit image.lock"))
     }
 
-    /// Fills in what earlier builds on this machine learned.
+    /// Fills in what earlier builds on this machine learned. Our own files are not locked, because
+    /// their layer takes no time: it is made here, for its digests.
     pub fn recall(&mut self) -> Result<()> {
         let memory = self.cache.dir("layers")?;
         for plan in self.images.iter_mut().flat_map(|(_, plans)| plans).filter(|plan| plan.known.is_none()) {
-            let text = std::fs::read(memory.join(plan.key.hex())).unwrap_or_default();
-            plan.known = serde_json::from_slice(&text).ok();
+            if plan.kind == LayerKind::Own {
+                let file = |_: &Digest| std::path::PathBuf::new();
+                let (exclude, format) = (&self.project.exclude, self.options.format);
+                let inputs = layer::Inputs { file: &file, exclude, compiler: None, format };
+                plan.known = Some(layer::write(plan, &inputs, &mut std::io::sink())?);
+            } else {
+                let text = std::fs::read(memory.join(plan.key.hex())).unwrap_or_default();
+                plan.known = serde_json::from_slice(&text).ok();
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The integration tests.
 
 mod local;
+mod build;
 mod lock;
 mod registry;
