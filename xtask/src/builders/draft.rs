@@ -198,7 +198,9 @@ impl Draft {
         if unknown.is_empty() {
             return Ok(());
         }
-        let message = format!("image.lock does not foretell {}", unknown.join(", "));
+        let (shown, rest) = unknown.split_at(unknown.len().min(4));
+        let others = if rest.is_empty() { String::new() } else { format!(" and {} other layers", rest.len()) };
+        let message = format!("image.lock does not foretell {}{others}", shown.join(", "));
         Err(Error::new(Kind::Check, message).hint("run cargo xtask build-image without --locked, commit image.lock"))
     }
 
