@@ -11,7 +11,7 @@ use mlflow_image::Digest;
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// The folder's name below the user's cache and data folders.
-const NAME: &str = "mlflow-on-kubernetes";
+pub const NAME: &str = "mlflow-on-kubernetes";
 
 /// The user's cache: everything below it can be deleted at any time.
 #[derive(Clone, Debug)]

@@ -1,14 +1,25 @@
-//! `bench`.
+//! `bench`: what to measure.
 
 use std::process::ExitCode;
 
+use crate::bench;
 use crate::commands::Run;
 use crate::error::Result;
 
-/// Measure the image builder beside its peers
+/// Measure this program beside its peers
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
 
-pub async fn run(_args: Args, _run: &Run) -> Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+#[derive(clap::Subcommand)]
+enum What {
+    Image(Box<bench::image::Args>),
+}
+
+pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
+    match args.what {
+        What::Image(args) => bench::image::run(*args, run).await,
+    }
 }

@@ -61,6 +61,7 @@ pub(crate) fn namespace_flags() -> &'static [&'static str] {
     if is_root() { &["--mount"] } else { &["--user", "--map-root-user", "--mount"] }
 }
 
-pub(crate) fn is_root() -> bool {
+/// Whether this is root.
+pub fn is_root() -> bool {
     command("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
 }

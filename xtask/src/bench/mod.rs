@@ -1,0 +1,3 @@
+//! Measurements: what this program does beside those that do the same.
+
+pub mod image;
