@@ -26,15 +26,18 @@ pub struct Options {
     pub format: Format,
     /// Whether layers hold .pyc files.
     pub bytecode: bool,
-    /// Refuse to change image.lock.
+    /// Refuse to change image.lock and debian.lock.
     pub locked: bool,
+    /// The Debian mirror to ask first: the URL of the folder that holds `dists/` and `pool/`.
+    pub debian_mirror: Option<String>,
 }
 
 impl Options {
     /// What the configuration says, in the form that image.lock foretells.
     pub fn new(config: &Config) -> Self {
         let platforms = config.image.platforms.clone();
-        Self { platforms, format: Format::default(), bytecode: true, locked: false }
+        let debian_mirror = config.image.debian_mirror.clone();
+        Self { platforms, format: Format::default(), bytecode: true, locked: false, debian_mirror }
     }
 
     /// Whether image.lock is about images of this form.
@@ -55,6 +58,8 @@ pub struct Draft {
     pub wheels: BTreeMap<Platform, Vec<Wheel>>,
     /// Where blobs and downloads are.
     pub cache: Cache,
+    pub(super) epoch: Option<String>,
+    pub(super) resolved_again: bool,
 }
 
 /// A finished image: all its digests, and its documents.
@@ -156,7 +161,7 @@ impl Draft {
             }
             wheels.insert(*platform, of_platform);
         }
-        let mut draft = Self { project, options, images: Vec::new(), wheels, cache };
+        let mut draft = Self { project, options, images: Vec::new(), wheels, cache, epoch, resolved_again: false };
         draft.plan_layers()?;
         if draft.options.locked && draft.options.is_locked_form() {
             draft.require_foretold()?;

@@ -13,12 +13,13 @@ use mlflow_image::{Digest, Platform, layer, layout, overlap};
 
 use super::bytecode::ImagePython;
 use super::draft::{Built, Draft, Options, Wanted};
-use super::project;
+use super::project::{self, Project};
 use crate::cache;
 use crate::commands::Run;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::sources::{self, Mirrors};
+use crate::lock;
+use crate::sources::{self, FetchDebsError, Mirrors};
 
 /// Builds the image. With `materialize`, all its blobs, configs and manifests are in
 /// [`cache::Cache::blob`] afterwards; without, only the digests are sure to be known.
@@ -36,7 +37,42 @@ pub async fn build(run: &Run, config: &Config, options: &Options, materialize: b
 impl Draft {
     /// Builds what [`Self::to_build`] names, after fetching what that needs, and gives the number of
     /// bytes downloaded. Writes image.lock where something new was learned.
+    ///
+    /// Mirrors drop superseded Debian packages. Where no server has a locked one, debian.lock is
+    /// resolved again and the image is another one: with [`Wanted::Blobs`], which name the old one's
+    /// layers, that is an error and [`Self::is_resolved_again`].
     pub async fn complete(&mut self, run: &Run, wanted: &Wanted) -> Result<u64> {
+        match self.complete_as_locked(run, wanted).await {
+            Err(FetchDebsError::Superseded(packages)) if !self.options.locked && !self.resolved_again => {
+                self.resolve_again(run, &packages).await?;
+                if matches!(wanted, Wanted::Blobs(_)) {
+                    return Err(FetchDebsError::Superseded(packages).into());
+                }
+                Ok(self.complete_as_locked(run, wanted).await?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Whether debian.lock had to be resolved again, so that what was planned before is out of date.
+    pub fn is_resolved_again(&self) -> bool {
+        self.resolved_again
+    }
+
+    async fn resolve_again(&mut self, run: &Run, packages: &[DebPackage]) -> Result<()> {
+        let list: Vec<_> = packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect();
+        run.ui.warn(format!("no server has {} any more: resolving debian.lock again", list.join(", ")));
+        let (_, moved) = lock::refresh_debian(run, &self.cache, &self.project.root, &self.mirrors()?).await?;
+        for package in moved {
+            run.ui.step("Moved", package.to_string());
+        }
+        self.project = Project::read(&self.project.root, self.epoch.as_deref())?;
+        self.resolved_again = true;
+        self.plan_layers()?;
+        self.recall()
+    }
+
+    async fn complete_as_locked(&mut self, run: &Run, wanted: &Wanted) -> Result<u64, FetchDebsError> {
         let mut downloaded = 0;
         let mut jobs = self.to_build(wanted)?;
         if !jobs.is_empty() {
@@ -96,17 +132,20 @@ impl Draft {
         Ok(())
     }
 
-    async fn fetch_python(&self, run: &Run) -> Result<u64> {
+    async fn fetch_python(&self, run: &Run) -> Result<u64, FetchDebsError> {
         let debs = ImagePython::wanted(&self.cache, &self.project.debian)?;
         self.fetch_debs(run, debs).await
     }
 
-    async fn fetch_debs(&self, run: &Run, debs: &[DebPackage]) -> Result<u64> {
-        let mirrors = Mirrors::detect(std::env::var("XTASK_IMAGE_DEBIAN_MIRROR").ok().as_deref())?;
-        Ok(sources::fetch_debs(run, &self.cache, &mirrors, &self.project.debian, debs).await?)
+    fn mirrors(&self) -> Result<Mirrors> {
+        Mirrors::detect(self.options.debian_mirror.as_deref())
     }
 
-    async fn fetch(&self, run: &Run, jobs: &[LayerPlan]) -> Result<u64> {
+    async fn fetch_debs(&self, run: &Run, debs: &[DebPackage]) -> Result<u64, FetchDebsError> {
+        sources::fetch_debs(run, &self.cache, &self.mirrors()?, &self.project.debian, debs).await
+    }
+
+    async fn fetch(&self, run: &Run, jobs: &[LayerPlan]) -> Result<u64, FetchDebsError> {
         let mut debs: Vec<DebPackage> = Vec::new();
         let mut wheels: BTreeMap<Platform, Vec<Wheel>> = BTreeMap::new();
         for job in jobs {

@@ -27,6 +27,13 @@ pub struct Moved {
     pub to: Option<String>,
 }
 
+impl std::fmt::Display for Moved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "-".to_owned());
+        write!(f, "{} {} -> {}", self.name, version(&self.from), version(&self.to))
+    }
+}
+
 /// What moved between two Python locks, by name. The same version with other hashes has moved too:
 /// an index offers another file.
 pub fn moved_requirements(old: Option<&Requirements>, new: &Requirements) -> Vec<Moved> {

@@ -1,8 +1,8 @@
 //! The integration tests.
 
+mod build;
 mod image;
 mod local;
-mod build;
 mod lock;
 mod readers;
 mod registry;

@@ -94,7 +94,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     // A push asks the registry what it wants, later.
     let wanted = if target.is_some() && args.output.is_empty() { Wanted::Nothing } else { Wanted::All };
     let downloaded = draft.complete(run, &wanted).await?;
-    let built = draft.built(downloaded)?;
+    let mut built = draft.built(downloaded)?;
     draft.store(&built)?;
     for output in &args.output {
         let name = target.as_ref().map_or_else(|| format!("{NAME}:latest"), ToString::to_string);
@@ -105,7 +105,19 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         cache::write(path, &draft.sbom(name, built.digest(), &draft.options.platforms)?.bytes)?;
     }
     let pushed = match &target {
-        Some(reference) => push::push(run, &mut draft, &built, reference, args.login.source()?).await?,
+        Some(reference) => {
+            let login = args.login.source()?;
+            let planned_with_old_lock = !draft.is_resolved_again();
+            match push::push(run, &mut draft, &built, reference, login.clone()).await {
+                // Nothing has a tag yet: what is pushed now is the image of the new debian.lock.
+                Err(_) if planned_with_old_lock && draft.is_resolved_again() => {
+                    let downloaded = draft.complete(run, &wanted).await?;
+                    built = draft.built(downloaded)?;
+                    push::push(run, &mut draft, &built, reference, login).await?
+                }
+                pushed => pushed?,
+            }
+        }
         None => push::Pushed::default(),
     };
     run.answer(&answer::Answer::new(&built, target.as_ref(), &args.output, pushed, begun.elapsed()))
