@@ -1,5 +1,5 @@
 //! The only file that starts programs. Arguments are visible to every user of the machine, so
-//! secrets go by stdin or environment, marked as secret so that a failure does not print them.
+//! secrets go by stdin or environment, and no failure prints a command line.
 
 use std::ffi::{OsStr, OsString};
 use std::io::BufRead as _;
@@ -46,21 +46,12 @@ pub struct Program {
     clear_env: bool,
     dir: Option<PathBuf>,
     stdin: Option<Vec<u8>>,
-    secret: bool,
 }
 
 impl Program {
     /// A program by path or, without a slash, by name.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            clear_env: false,
-            dir: None,
-            stdin: None,
-            secret: false,
-        }
+        Self { path: path.into(), args: Vec::new(), env: Vec::new(), clear_env: false, dir: None, stdin: None }
     }
 
     /// Adds one argument. Never a secret.
@@ -96,12 +87,6 @@ impl Program {
     /// Feeds stdin; the way to hand over a secret.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
-        self
-    }
-
-    /// Neither the command line nor the environment is printed when it fails.
-    pub fn secret(mut self) -> Self {
-        self.secret = true;
         self
     }
 
@@ -220,7 +205,8 @@ impl Program {
         if let Some(bytes) = &self.stdin {
             command = command.stdin(bytes);
         }
-        command.set_secret(self.secret);
+        // xshell's errors would print the whole command line; ours name the program.
+        command.set_secret(true);
         command
     }
 }

@@ -171,12 +171,6 @@ impl Bar {
         self.inner.shown.dec(n);
         self.inner.done.fetch_sub(n, Ordering::Relaxed);
     }
-
-    /// More turned out to be needed.
-    pub fn inc_total(&self, n: u64) {
-        self.inner.shown.inc_length(n);
-        self.inner.total.fetch_add(n, Ordering::Relaxed);
-    }
 }
 
 impl Drop for BarInner {

@@ -58,6 +58,7 @@ pub enum CredentialSource {
         password: Secret,
     },
     /// Never log in.
+    #[cfg(test)]
     Anonymous,
 }
 
@@ -122,6 +123,7 @@ impl Login {
 /// Finds the login for the registry of `reference`. Starts helper programs; may ask Google.
 pub async fn find(source: &CredentialSource, reference: &Reference) -> Result<Login> {
     match source {
+        #[cfg(test)]
         CredentialSource::Anonymous => Ok(Login::anonymous("no login was asked for")),
         CredentialSource::Given { username, password } => {
             Ok(Login::password(username.clone(), password.clone(), "--username"))
@@ -161,7 +163,8 @@ fn servers(reference: &Reference) -> Vec<String> {
 
 fn from_files(servers: &[String]) -> Found {
     let mut trouble = None;
-    let stores: [(&str, fn(&str) -> std::result::Result<DockerCredential, CredentialRetrievalError>); 2] = [
+    type Lookup = fn(&str) -> std::result::Result<DockerCredential, CredentialRetrievalError>;
+    let stores: [(&str, Lookup); 2] = [
         ("docker login", docker_credential::get_credential),
         ("podman login", docker_credential::get_podman_credential),
     ];

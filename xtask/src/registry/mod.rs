@@ -34,11 +34,9 @@ use crate::error::Result;
 pub use blobs::Blob;
 pub use credentials::{CredentialSource, LoginArgs};
 pub use layout::Layout;
-pub use pull::Pulled;
-pub use push::{Manifest, Pushed};
+pub use push::Manifest;
 pub use reference::Reference;
 pub use retry::{Patience, retry_after};
-pub use secret::Secret;
 pub use transport::Access;
 
 /// A client for one repository.

@@ -45,8 +45,6 @@ pub struct Pulled {
     pub manifest: Vec<u8>,
     /// The config.
     pub config: Blob,
-    /// The layers, lowest first, each with its media type.
-    pub layers: Vec<(Blob, String)>,
     /// Bytes that were fetched; what the cache had is not among them.
     pub downloaded_bytes: u64,
 }
@@ -73,9 +71,7 @@ impl Client {
         }
         let downloaded_bytes = self.fetch_blobs(&oci, &selected, cache, &image).await?;
         self.check_platform(cache, &config, platform)?;
-        let layers =
-            image.layers.iter().map(|layer| Ok((blob(layer)?, layer.media_type.clone()))).collect::<Result<_>>()?;
-        Ok(Pulled { digest, media_type, manifest: bytes, config, layers, downloaded_bytes })
+        Ok(Pulled { digest, media_type, manifest: bytes, config, downloaded_bytes })
     }
 
     async fn fetch_manifest(

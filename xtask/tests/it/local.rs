@@ -165,7 +165,8 @@ fn when_the_new_one_fails_the_old_one_runs_again_with_its_data() {
     let Some(world) = World::new() else { return };
     world.deploy(&world.image("one", &[("SCHEMA", "1")]), 0);
     world.get("/write");
-    let failing: [(&str, &[(&str, &str)], &str); 4] = [
+    type Settings<'a> = &'a [(&'a str, &'a str)];
+    let failing: [(&str, Settings<'_>, &str); 4] = [
         ("exits", &[("SCHEMA", "2"), ("BEHAVIOUR", "exit")], "this one cannot work"),
         ("refuses", &[("SCHEMA", "2"), ("MIGRATION", "none")], "ended before it served (exit code 4)"),
         ("half", &[("SCHEMA", "2"), ("MIGRATION", "fails")], "could not be migrated (exit code 1)"),
