@@ -16,10 +16,12 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Image(Box<bench::image::Args>),
+    Start(bench::start::Args),
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     match args.what {
         What::Image(args) => bench::image::run(*args, run).await,
+        What::Start(args) => run.answer(&bench::start::run(args, run).await?),
     }
 }

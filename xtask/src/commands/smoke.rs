@@ -7,7 +7,9 @@ use std::time::Duration;
 use url::Url;
 
 use crate::commands::Run;
+use crate::config::{self, Config, Environment};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::local::state::Home;
 use crate::mlflow::smoke::{self, Check, Target};
 use crate::mlflow::{Auth, is_loopback};
 
@@ -18,16 +20,19 @@ use crate::mlflow::{Auth, is_loopback};
 /// MLFLOW_TRACKING_TOKEN.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The server's address, a static prefix included.
-    #[arg(long)]
-    url: Url,
+    /// The environment in deploy.toml whose server is asked.
+    #[arg(long, default_value = config::LOCAL)]
+    env: String,
+    /// The address of any other server, a static prefix included.
+    #[arg(long, conflicts_with = "env")]
+    url: Option<Url>,
     /// Send this Host header instead of the URL's host, as a port-forward needs.
     #[arg(long, value_name = "HOST")]
     host_header: Option<String>,
     /// Seconds that each check may take.
     #[arg(long, value_name = "SECONDS", default_value_t = smoke::TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// The MLflow version that must answer.
+    /// The MLflow version that must answer; an environment's server is asked for its image's.
     #[arg(long, value_name = "VERSION")]
     expect_version: Option<String>,
     /// Bytes to send through the server and read back.
@@ -45,7 +50,10 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let url = server_url(args.url)?;
+    let (url, deployed_version) = match args.url {
+        Some(url) => (server_url(url)?, None),
+        None => deployed(&args.env)?,
+    };
     let auth = login(args.username, |name| std::env::var(name).ok())?;
     if auth.is_some() && url.scheme() == "http" && !is_loopback(&url) {
         run.ui.warn(format!("the login is sent to {url} unencrypted"));
@@ -53,7 +61,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let target = Target {
         host_header: args.host_header,
         auth,
-        expect_version: args.expect_version,
+        expect_version: args.expect_version.or(deployed_version),
         timeout: Duration::from_secs(args.timeout),
         artifact_size: args.artifact_size,
         leave_out: args.leave_out,
@@ -66,6 +74,20 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         Some(error) => ExitCode::from(error.kind().exit_code()),
         None => ExitCode::SUCCESS,
     })
+}
+
+/// Address and MLflow version of what an environment runs.
+fn deployed(env: &str) -> Result<(Url, Option<String>)> {
+    let config = Config::load(env)?;
+    let Environment::Local(_) = &config.environment;
+    let running = Home::of(env)?.running()?.ok_or_else(|| {
+        Error::new(Kind::Check, format!("environment {env} runs no server"))
+            .hint(format!("run `cargo xtask deploy --env {env}`, or name a server with --url"))
+    })?;
+    let url = running.release.url.parse().context(Kind::Internal, || {
+        format!("the state of environment {env} holds the address {:?}", running.release.url)
+    })?;
+    Ok((url, running.release.version))
 }
 
 /// An http(s) address without a login, query or fragment.

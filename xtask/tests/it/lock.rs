@@ -275,7 +275,7 @@ fn the_real_indices_resolve_to_what_can_be_locked() {
     let read = |name: &str| fs::read_to_string(home.path().join("checkout/mlflow_server").join(name)).unwrap();
     let requirements = Requirements::parse("lock", &read("requirements.lock")).unwrap();
     let names: Vec<&str> = requirements.0.iter().map(|one| one.name.as_str()).collect();
-    for name in ["mlflow", "mlflow-skinny", "mlflow-tracing", "fastapi", "uvicorn", "psycopg-binary", "flask-wtf"] {
+    for name in ["mlflow", "mlflow-skinny", "mlflow-tracing", "fastapi", "uvicorn", "psycopg2-binary", "flask-wtf"] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }
     for name in ["scipy", "pyarrow", "scikit-learn", "matplotlib"] {

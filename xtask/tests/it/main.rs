@@ -4,5 +4,6 @@ mod build;
 mod image;
 mod local;
 mod lock;
+mod mlflow;
 mod readers;
 mod registry;

@@ -97,9 +97,11 @@ pub fn proxied_path(uri: &str) -> Option<String> {
 fn listed_size(list: &Value, path: &str) -> Option<u64> {
     let files = list.get("files")?.as_array()?;
     let file = files.iter().find(|file| file.get("path").and_then(Value::as_str) == Some(path))?;
-    // Protobuf's JSON writes 64-bit numbers as text.
-    let size = file.get("file_size")?;
-    size.as_u64().or_else(|| size.as_str()?.parse().ok())
+    // Protobuf's JSON writes 64-bit numbers as text, and may leave out a zero.
+    match file.get("file_size") {
+        None => Some(0),
+        Some(size) => size.as_u64().or_else(|| size.as_str()?.parse().ok()),
+    }
 }
 
 #[cfg(test)]
@@ -130,9 +132,10 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers_or_text() {
-        let list = serde_json::json!({"files": [{"path": "a", "file_size": 3}, {"path": "b", "file_size": "4"}]});
+        let list = serde_json::json!({"files": [{"path": "a", "file_size": 3}, {"path": "b", "file_size": "4"}, {"path": "e"}]});
         assert_eq!(listed_size(&list, "a"), Some(3));
         assert_eq!(listed_size(&list, "b"), Some(4));
+        assert_eq!(listed_size(&list, "e"), Some(0));
         assert_eq!(listed_size(&list, "c"), None);
     }
 }

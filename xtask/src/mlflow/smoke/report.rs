@@ -109,14 +109,20 @@ impl SmokeReport {
         if self.ok {
             return None;
         }
-        let failed: Vec<_> = self.checks.iter().filter(|check| check.status == Status::Failed).collect();
-        let first = failed.first()?;
+        let missed = |status| self.checks.iter().filter(move |check| check.status == status);
+        // Nothing failed, but what a check builds on was left out.
+        let status = if missed(Status::Failed).next().is_some() { Status::Failed } else { Status::Skipped };
+        let first = missed(status).next()?;
         if first.name == Check::Health.name() && first.unreachable {
             let error = Error::new(Kind::Remote, format!("no server answers at {}", self.url));
             return Some(error.source(first.detail.clone()).hint("check the address, and that the server runs"));
         }
-        let names = failed.iter().map(|check| check.name).collect::<Vec<_>>().join(", ");
-        let error = Error::new(Kind::Check, format!("the server at {} fails its smoke test: {names}", self.url));
+        let names = missed(status).map(|check| check.name).collect::<Vec<_>>().join(", ");
+        let message = match status {
+            Status::Skipped => format!("the smoke test of {} is incomplete: {names} could not be asked", self.url),
+            _ => format!("the server at {} fails its smoke test: {names}", self.url),
+        };
+        let error = Error::new(Kind::Check, message);
         let error = error.source(first.detail.clone());
         Some(match first.hint {
             Some(hint) => error.hint(hint),

@@ -1,0 +1,59 @@
+//! A real MLflow server, made from the lock: smoke, the walk through every functional area, and
+//! MLflow's own client.
+
+mod envs;
+mod server;
+mod smoke;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use envs::Python;
+use server::{Database, Server};
+
+/// The walk's folder.
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mlflow")
+}
+
+/// Runs a script of MLflow's full client against `server`; panics with what it printed.
+fn client(server: &Server, args: &[&str], stdin: &str) {
+    let Some(client) = Python::client() else { return };
+    let mut command = server.home.command(client.interpreter());
+    command.args(args).env("PYTHONPATH", scripts()).env("PYTHONWARNINGS", "ignore").env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("MLFLOW_DISABLE_TELEMETRY", "true").env("GIT_PYTHON_REFRESH", "quiet");
+    let input = server.home.file("stdin");
+    std::fs::write(&input, stdin).unwrap();
+    let input = std::fs::File::open(&input).unwrap();
+    let output = command.stdin(Stdio::from(input)).output().expect("python starts");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}");
+    assert!(output.status.success(), "{args:?} on {}:\n{out}\n{err}\nserver:\n{}", server.url(), server.log_tail());
+}
+
+#[test]
+fn every_functional_area_answers_on_sqlite() {
+    let Some(server) = Server::start(&Database::sqlite()) else { return };
+    client(&server, &["-m", "walk", &server.url()], "");
+}
+
+#[test]
+fn every_functional_area_answers_on_postgresql() {
+    let Some(database) = Database::postgresql() else { return };
+    let Some(server) = Server::start(&database) else { return };
+    client(&server, &["-m", "walk", &server.url()], "");
+}
+
+#[test]
+fn a_login_protects_every_request() {
+    let Some(server) = Server::start_with_login(&Database::sqlite()) else { return };
+    client(&server, &["-m", "walk", &server.url(), "--login", server::ADMIN], server::ADMIN_PASSWORD);
+    smoke::passes_with_the_login(&server);
+}
+
+#[test]
+fn mlflows_own_client_logs_a_model_and_reads_it_back() {
+    let Some(server) = Server::start(&Database::sqlite()) else { return };
+    let script = scripts().join("seed_check.py");
+    client(&server, &[script.to_str().unwrap(), &server.url()], "");
+}

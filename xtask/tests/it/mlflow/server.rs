@@ -1,0 +1,182 @@
+//! An MLflow server of one test, with a database of its own.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testbed::{Home, Service, command, free_port, require};
+
+use super::envs::Python;
+
+pub const ADMIN: &str = "admin";
+pub const ADMIN_PASSWORD: &str = "a password of the test only";
+
+/// Where the metadata is kept.
+pub enum Database {
+    Sqlite,
+    Postgresql(Postgresql),
+}
+
+/// A PostgreSQL server of one test.
+pub struct Postgresql {
+    _service: Service,
+    _home: Home,
+    port: u16,
+}
+
+impl Database {
+    pub fn sqlite() -> Self {
+        Self::Sqlite
+    }
+
+    /// A fresh PostgreSQL; `None` where it is not installed.
+    pub fn postgresql() -> Option<Self> {
+        let initdb = debian_postgresql("initdb").or_else(|| require("initdb", "postgresql"))?;
+        let home = Home::new();
+        // The server runs as another user than root, who must reach its folder.
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let data = home.file("pg/data");
+        let folder = data.parent().unwrap();
+        if is_root() {
+            std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let output = unprivileged(&home, &initdb)
+            .args(["--auth=trust", "--username=mlflow", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(&data)
+            .output()
+            .expect("initdb starts");
+        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        let port = free_port();
+        let mut postgres = unprivileged(&home, &initdb.with_file_name("postgres"));
+        postgres.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-F", "-k"]).arg(folder);
+        let mut service = Service::start(postgres, home.file("postgres.log"));
+        service.wait_for(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Some(Self::Postgresql(Postgresql { _service: service, _home: home, port }))
+    }
+
+    fn uri(&self, home: &Home) -> String {
+        match self {
+            Self::Sqlite => format!("sqlite:///{}", home.file("mlflow.db").display()),
+            // Without a driver's name, as people write it.
+            Self::Postgresql(server) => format!("postgresql://mlflow@127.0.0.1:{}/postgres", server.port),
+        }
+    }
+}
+
+const NOBODY: u32 = 65534;
+
+fn is_root() -> bool {
+    command("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
+}
+
+/// PostgreSQL refuses to run as root.
+fn unprivileged(home: &Home, program: &Path) -> Command {
+    if !is_root() {
+        return home.command(program);
+    }
+    let mut command = home.command("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    command
+}
+
+/// Debian keeps the server's programs off the PATH.
+fn debian_postgresql(program: &str) -> Option<PathBuf> {
+    let mut versions: Vec<_> =
+        std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path()).collect();
+    versions.sort();
+    versions.iter().rev().map(|version| version.join("bin").join(program)).find(|file| file.is_file())
+}
+
+/// A running MLflow server, made from the lock.
+pub struct Server {
+    pub home: Home,
+    service: Service,
+    port: u16,
+}
+
+impl Server {
+    /// As the image runs it; `None` where Python is missing.
+    pub fn start(database: &Database) -> Option<Self> {
+        Self::start_with(database, |_, _| {})
+    }
+
+    /// With MLflow's basic-auth app.
+    pub fn start_with_login(database: &Database) -> Option<Self> {
+        Self::start_with(database, |home, command| {
+            let config = home.file("auth.ini");
+            let database = home.file("auth.db");
+            let text = format!(
+                "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{}\nadmin_username = {ADMIN}\n\
+                 admin_password = {ADMIN_PASSWORD}\nauthorization_function = \
+                 mlflow.server.auth:authenticate_request_basic_auth\n",
+                database.display()
+            );
+            std::fs::write(&config, text).unwrap();
+            command.args(["--app-name", "basic-auth"]);
+            command.env("MLFLOW_AUTH_CONFIG_PATH", config).env("MLFLOW_FLASK_SERVER_SECRET_KEY", "of the test only");
+        })
+    }
+
+    pub fn start_with(database: &Database, change: impl FnOnce(&Home, &mut Command)) -> Option<Self> {
+        let (python, home, port) = (Python::server()?, Home::new(), free_port());
+        let mut command = home.command(python.interpreter());
+        command
+            .args(["-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1", "--port", &port.to_string()])
+            .args(["--serve-artifacts", "--artifacts-destination"])
+            .arg(home.file("artifacts/x").parent().unwrap())
+            .arg("--expose-prometheus")
+            .arg(home.file("metrics/x").parent().unwrap())
+            .env("MLFLOW_BACKEND_STORE_URI", database.uri(&home))
+            .env("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+            .env("MLFLOW_DISABLE_TELEMETRY", "true")
+            .env("GIT_PYTHON_REFRESH", "quiet")
+            .env("PYTHONUNBUFFERED", "1")
+            // The walk's own provider and webhook receiver listen on the loopback.
+            .env("MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES", "http,https")
+            .env("MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS", "true")
+            .env("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "http,https")
+            .env("MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS", "true");
+        change(&home, &mut command);
+        let service = Service::start(command, home.file("server.log"));
+        let server = Self { home, service, port };
+        server.wait();
+        Some(server)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// The end of what it printed.
+    pub fn log_tail(&self) -> String {
+        let log = self.service.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    fn wait(&self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !self.service.log().contains("Uvicorn running on") {
+            assert!(Instant::now() < deadline, "the server does not start: {}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// `mlflow server` starts uvicorn as a child, which a kill of the parent leaves behind: it is
+/// asked to stop first.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = command("kill").arg(self.service.id().to_string()).status();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::net::TcpStream::connect(self.address()).is_ok() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
