@@ -1,7 +1,7 @@
 //! The image that tests look at, built by the program as its users build it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -26,13 +26,7 @@ pub fn project(home: &Home) -> PathBuf {
 /// Runs `build-image` with these arguments, in a project and with the shared cache; its answer.
 pub fn build(home: &Home, root: &Path, args: &[&str]) -> Value {
     let mut command = home.command(env!("CARGO_BIN_EXE_xtask"));
-    // The settings that say where packages come from are the machine's.
-    let kept =
-        ["PIP_", "UV_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
-    command.envs(
-        std::env::vars_os()
-            .filter(|(name, _)| name.to_str().is_some_and(|name| kept.iter().any(|kept| name.starts_with(kept)))),
-    );
+    keep_package_settings(&mut command);
     command
         .args(["build-image", "--json"])
         .args(args)
@@ -43,6 +37,15 @@ pub fn build(home: &Home, root: &Path, args: &[&str]) -> Value {
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "build-image {args:?}: {err}");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("build-image {args:?}: {error}: {err}"))
+}
+
+/// Lets a program know where packages come from: the machine's own settings.
+pub fn keep_package_settings(command: &mut Command) {
+    let kept = ["PIP_", "UV_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+    command.envs(std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_str().unwrap_or_default().to_ascii_uppercase();
+        kept.iter().any(|kept| name.starts_with(kept))
+    }));
 }
 
 /// OCI's name of this machine's CPU.

@@ -1,5 +1,6 @@
 //! The integration tests.
 
+mod bench;
 mod build;
 mod image;
 mod local;
