@@ -213,6 +213,8 @@ mod tests {
     fn an_exception_brings_its_folders_with_it() {
         let dir = folder(&[(".dockerignore", "a\n!a/b/c"), ("a/b/c", ""), ("a/b/d", ""), ("a/e/f", "")]);
         assert_eq!(paths(dir.path()), [".dockerignore", "a", "a/b", "a/b/c"]);
+        fs::write(dir.path().join(".dockerignore"), "a\n!a/**/f").unwrap();
+        assert_eq!(paths(dir.path()), [".dockerignore", "a", "a/e", "a/e/f"]);
     }
 
     #[test]

@@ -56,8 +56,12 @@ impl Tool {
         let mut args: Vec<String> = match self {
             Self::Docker => list(&["buildx", "build", "--load", "--progress=plain", "--provenance=false"]),
             // OCI's format has no loss here; the label would name the tool's version in the image.
-            Self::Podman | Self::Buildah => list(&["build", "--layers", "--format=oci", "--identity-label=false"]),
+            Self::Podman | Self::Buildah => list(&["build", "--format=oci", "--identity-label=false"]),
         };
+        if self != Self::Docker {
+            // Their cache does not ask for which time an image was made.
+            args.push(format!("--layers={}", recipe.epoch.is_none()));
+        }
         args.push(format!("--platform={platform}"));
         args.push(format!("--iidfile={}", id.display()));
         args.push(format!("--file={}", recipe.context.join("Dockerfile").display()));
@@ -219,7 +223,7 @@ mod tests {
              --file=src/Dockerfile|--label=a=b c|--build-arg=BASE=x|--build-arg=PIP_INDEX_URL|\
              --secret=id=ca-certificates,src=/ca.pem|--build-arg=SOURCE_DATE_EPOCH=7|src",
         );
-        let of_the_others = "build|--layers|--format=oci|--identity-label=false|--platform=linux/arm64|--iidfile=id|\
+        let of_the_others = "build|--format=oci|--identity-label=false|--layers=false|--platform=linux/arm64|--iidfile=id|\
              --file=src/Dockerfile|--label=a=b c|--build-arg=BASE=x|--build-arg=PIP_INDEX_URL|\
              --secret=id=ca-certificates,src=/ca.pem|--timestamp=7|src";
         check(Tool::Podman, of_the_others);

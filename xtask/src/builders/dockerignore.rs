@@ -26,7 +26,7 @@ enum Token {
     Star,
     /// `**` before something: nothing, or whole segments with the slash behind them.
     Depth,
-    /// `**` at the end, and before a name without a slash at the start: anything.
+    /// `**` at the end: anything.
     All,
     /// `[a-z]`
     Class {
@@ -149,13 +149,10 @@ fn clean(text: &str) -> String {
 fn tokens(text: &str) -> std::result::Result<Vec<Token>, &'static str> {
     let mut found = Vec::new();
     let mut chars = text.chars().peekable();
-    // `**name` at the start means any path that ends with name.
-    let mut ends_with = false;
     while let Some(c) = chars.next() {
         let token = match c {
             '*' if chars.next_if_eq(&'*').is_some() => {
-                let slash = chars.next_if_eq(&'/').is_some();
-                ends_with |= found.is_empty() && !slash;
+                chars.next_if_eq(&'/');
                 if chars.peek().is_none() { Token::All } else { Token::Depth }
             }
             '*' => Token::Star,
@@ -165,10 +162,6 @@ fn tokens(text: &str) -> std::result::Result<Vec<Token>, &'static str> {
             c => Token::Char(c),
         };
         found.push(token);
-    }
-    let plain = |token: &Token| matches!(token, Token::Char(_));
-    if ends_with && found.len() > 1 && found[1..].iter().all(plain) {
-        found[0] = Token::All;
     }
     Ok(found)
 }
@@ -227,8 +220,9 @@ mod tests {
         check("**/*.pyc", "a/b/x.pyc", true);
         check("**/x", "a/x/b", true);
         check("**/x", "ax", false);
-        check("**x", "ax", true);
-        check("**x", "a/bx", true);
+        check("**x", "ax", false);
+        check("**x", "a/bx", false);
+        check("**x", "a/x", true);
         check("a/**", "a", false);
         check("a/**", "a/b/c", true);
         check("a/**/b", "a/b", true);

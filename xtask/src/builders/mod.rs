@@ -3,10 +3,14 @@
 pub mod bytecode;
 pub mod cloud_build;
 mod context;
+#[cfg(test)]
+mod context_buildah;
 pub mod docker;
 mod dockerignore;
 pub mod draft;
 mod import;
+#[cfg(test)]
+mod import_tests;
 pub mod native;
 mod project;
 pub mod push;

@@ -19,6 +19,11 @@ impl Home {
         Self { dir }
     }
 
+    /// An empty home below `dir`, its name beginning with `prefix`.
+    pub fn new_in(dir: &Path, prefix: &str) -> Self {
+        Self { dir: tempfile::Builder::new().prefix(prefix).tempdir_in(dir).expect("a temporary folder") }
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.dir.path()

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod builders;
 mod image;
 mod local;
 mod lock;
