@@ -84,6 +84,10 @@ async fn requests(
     counted: &AtomicU64,
 ) -> io::Result<()> {
     loop {
+        // A client that tries TLS first must get the registry's own refusal, at once.
+        if from.fill_buf().await?.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
+            return tokio::io::copy_buf(from, to).await.map(drop);
+        }
         let mut head = Vec::new();
         while from.read_until(b'\n', &mut head).await? > 0 && !head.ends_with(b"\r\n\r\n") {
             if head.len() > HEAD_LIMIT {
@@ -194,6 +198,24 @@ mod tests {
             5,
         )
         .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_is_passed_at_once() {
+        let (mut client, far) = tokio::io::duplex(1 << 10);
+        let (mut server, to) = tokio::io::duplex(1 << 10);
+        let passing = tokio::spawn(async move {
+            let (mut far, mut to) = (BufReader::new(far), to);
+            requests(&mut far, &mut to, &AtomicU64::new(0)).await
+        });
+        // The start of a TLS ClientHello, of a client that then waits for an answer.
+        let hello = [0x16, 0x03, 0x01, 0x00, 0xc8];
+        client.write_all(&hello).await.unwrap();
+        let mut passed = [0; 5];
+        tokio::io::AsyncReadExt::read_exact(&mut server, &mut passed).await.unwrap();
+        assert_eq!(passed, hello);
+        drop(client);
+        passing.await.unwrap().unwrap();
     }
 
     #[tokio::test]
