@@ -173,7 +173,19 @@ fn forget_old() {
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.strip_prefix("buildah-")?.split('-').next());
         if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            unmount_below(&entry.path());
             let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A build that was interrupted, as a test does, leaves its file system mounted.
+fn unmount_below(dir: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    // The last mounted first: some lie within others, and go with them.
+    for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(point).starts_with(dir) {
+            let _ = testbed::command("umount").args(["--lazy", point]).stderr(Stdio::null()).status();
         }
     }
 }
