@@ -139,6 +139,16 @@ impl Program {
         if status.success() { Ok(()) } else { Err(Error::new(Kind::Tool, format!("{name} failed ({status})"))) }
     }
 
+    /// Runs it to its end, both streams into the file `out`.
+    pub async fn copy(self, cancel: &CancellationToken, out: std::fs::File) -> Result<()> {
+        let (name, mut command) = (self.name(), self.into_async()?);
+        let both = out.try_clone().on_machine(|| "cannot duplicate a file")?;
+        command.stdout(out).stderr(both);
+        let child = command.spawn().map_err(|error| spawn_error(&name, error))?;
+        let status = Group::new(child).wait(&name, cancel).await?;
+        if status.success() { Ok(()) } else { Err(Error::new(Kind::Tool, format!("{name} failed ({status})"))) }
+    }
+
     /// Runs it and gives its stdout, for at most `deadline`. What it wrote to stderr is in the error
     /// when it fails.
     pub async fn ask(self, cancel: &CancellationToken, deadline: Duration) -> Result<Vec<u8>> {

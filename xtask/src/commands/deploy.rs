@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::commands::Run;
 use crate::config::{Config, Environment, LocalConfig};
 use crate::error::Result;
+use crate::local::backend::Backend;
 use crate::local::deploy::{Deploy, Done, Options, release_id, url};
 use crate::local::plan::{self, Observed, Step};
 use crate::local::source::Source;
@@ -68,7 +69,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     };
     // A dry run changes nothing, so it may look while another run is at work.
     let lock = if args.dry_run { None } else { Some(home.lock()?) };
-    let (observed, mut wanted) = observe(run, &config, local, &home, &cache, &options, &args).await?;
+    let (backend, observed, mut wanted) = observe(run, &config, local, &home, &cache, &options, &args).await?;
     let steps = plan::plan(&observed, &wanted, options.smoke);
     let mut answer = Answer {
         env: args.env.clone(),
@@ -88,10 +89,19 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         answer.version = observed.state.current.and_then(|release| release.version);
     } else {
         wanted.commit = commit(&config);
-        let deploy = Deploy { run, config: &config, cache: &cache, home: &home, options: &options, observed, wanted };
+        let deploy = Deploy {
+            run,
+            config: &config,
+            cache: &cache,
+            home: &home,
+            options: &options,
+            backend: &backend,
+            observed,
+            wanted,
+        };
         let Done { steps, release, checks } = deploy.execute(steps).await?;
         (answer.steps, answer.checks, answer.version) = (steps, checks, release.version);
-        if let Err(error) = prune(&cache) {
+        if let Err(error) = prune(&cache, &backend).await {
             run.ui.warn(format!("old images are not removed: {error}"));
         }
     }
@@ -108,13 +118,14 @@ async fn observe(
     cache: &Cache,
     options: &Options,
     args: &Args,
-) -> Result<(Observed, Release)> {
+) -> Result<(Backend, Observed, Release)> {
     let state = home.state()?;
     let data = local.data.clone().unwrap_or_else(|| home.data_dir());
     let running = match args.dry_run {
-        true => home.running()?.filter(runner::is_alive),
+        true => runner::running(home).await?,
         false => runner::alive(home, &data).await?,
     };
+    let backend = Backend::choose(run, cache, local.sandbox, running.as_ref()).await?;
     let running = running.map(|running| running.release);
     let image = options.source.digest(run, config, cache, Platform::host(), options.locked).await?;
     let last = state.current.as_ref().map(|release| release.port);
@@ -124,19 +135,20 @@ async fn observe(
     if let Some(last) = last.filter(|last| *last != port && asked.is_none()) {
         run.ui.warn(format!("port {last} of the last deploy is taken: {port} is used instead"));
     }
-    let unpacked = rootfs::open(cache, &image)?;
+    let installed = backend.open(cache, &image).await?;
     let wanted = Release {
         id: release_id(),
         image,
         source: options.source.to_string(),
-        version: unpacked.as_ref().and_then(|image| image.config.version().map(str::to_owned)),
+        version: installed.as_ref().and_then(|image| image.version().map(str::to_owned)),
         port,
         url: format!("http://127.0.0.1:{port}"),
         workers: local.workers,
         data,
         at: report::now(),
-        by: std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned()),
+        by: user(),
         commit: None,
+        engine: backend.tool(),
     };
     let same = running.as_ref().is_some_and(|running| running.same_server(&wanted));
     let healthy = same
@@ -145,7 +157,16 @@ async fn observe(
     let database = server::database(&wanted.data).exists();
     // A build or a pull finds by itself what is there already.
     let fetched = matches!(options.source, Source::Layout(_));
-    Ok((Observed { state, running, healthy, database, fetched, unpacked: unpacked.is_some() }, wanted))
+    let observed = Observed { state, running, healthy, database, fetched, installed: installed.is_some() };
+    Ok((backend, observed, wanted))
+}
+
+/// Who deploys: as the session says, else as this machine knows the user.
+fn user() -> String {
+    let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    let uid = nix::unistd::getuid();
+    let known = || nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
+    named.or_else(known).unwrap_or_else(|| format!("user {uid}"))
 }
 
 /// The checkout's commit, where git is installed and this is a checkout.
@@ -156,16 +177,20 @@ fn commit(config: &Config) -> Option<String> {
 }
 
 /// Removes unpacked images that no environment of this user names.
-fn prune(cache: &Cache) -> Result<()> {
+async fn prune(cache: &Cache, backend: &Backend) -> Result<()> {
     let mut keep = Vec::new();
     for home in Home::all()? {
         let state = home.state()?;
         let pending = state.pending.into_iter().flat_map(|pending| [Some(pending.release), pending.replaces]).flatten();
         let running = home.running()?.map(|running| running.release);
         for release in [state.current, state.previous, running].into_iter().flatten().chain(pending) {
-            keep.push(rootfs::path(cache, &release.image)?);
+            keep.push(release.image);
         }
     }
+    if let Backend::Engine(engine) = backend {
+        engine.prune(&keep).await?;
+    }
+    let keep: Vec<_> = keep.iter().map(|image| rootfs::path(cache, image)).collect::<Result<_>>()?;
     rootfs::prune(cache, &keep)
 }
 

@@ -35,15 +35,17 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     }
     let _lock = home.lock()?;
     let state = home.state();
-    let data = local.data.clone().unwrap_or_else(|| home.data_dir());
+    // The data of what was deployed, wherever deploy.toml would put the next one's.
+    let recorded = state.as_ref().ok().and_then(|state| state.current.as_ref()).map(|release| release.data.clone());
+    let data = recorded.or_else(|| local.data.clone()).unwrap_or_else(|| home.data_dir());
     if args.delete_data && !args.yes {
         confirm(&data)?;
     }
     let running = runner::alive(&home, &data).await?;
     let mut killed = false;
     if let Some(running) = &running {
-        run.ui.step("Stopping", format!("process {}", running.process.pid));
-        killed = !runner::stop(running).await?;
+        run.ui.step("Stopping", running.process.to_string());
+        killed = !runner::stop(&home, running).await?;
     }
     if args.delete_data {
         delete(&data)?;

@@ -31,16 +31,22 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     Config::load(&args.env)?;
-    let path = Home::of(&args.env)?.log_path();
+    let home = Home::of(&args.env)?;
+    let path = home.log_path();
     let named = || format!("cannot read {}", path.display());
     if !path.exists() {
         return Err(Error::new(Kind::Check, format!("environment {} has no log: nothing was started", args.env))
             .hint(format!("cargo xtask deploy --env {}", args.env)));
     }
     let mut at = path.metadata().on_machine(named)?.len();
-    let lines = runner::log_tail(&path, 0, args.lines)?;
+    let lines = runner::tail(&home, 0, args.lines).await?;
     run.answer(&Answer { log: path.display().to_string(), lines })?;
     if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(running) = home.running()?
+        && runner::follow(&running, &run.cancel).await?
+    {
         return Ok(ExitCode::SUCCESS);
     }
     let mut file = std::fs::File::open(&path).on_machine(named)?;

@@ -11,6 +11,7 @@ use crate::commands::Run;
 use crate::config::{self, Config, Environment};
 use crate::error::{Kind, Result};
 use crate::local::deploy::url;
+use crate::local::spec::Process;
 use crate::local::state::Home;
 use crate::local::{runner, server};
 use crate::mlflow;
@@ -34,7 +35,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let Environment::Local(local) = &config.environment;
     let home = Home::of(&args.env)?;
     let state = home.state()?;
-    let running = home.running()?.filter(runner::is_alive);
+    let running = runner::running(&home).await?;
     let healthy = match &running {
         Some(running) => mlflow::wait_until_healthy(run, &url(&running.release)?, HEALTHY, || true).await.is_ok(),
         None => false,
@@ -42,7 +43,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let release = running.as_ref().map(|running| &running.release).or(state.current.as_ref());
     let data =
         release.map(|release| release.data.clone()).or_else(|| local.data.clone()).unwrap_or_else(|| home.data_dir());
-    let ended = home.ended()?.filter(|_| running.is_none());
+    let ended = if running.is_none() { runner::ended(&home).await? } else { None };
     let answer = Answer {
         env: args.env,
         running: running.is_some(),
@@ -55,7 +56,11 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         since: running.as_ref().map(|running| running.started_at.clone()),
         by: release.map(|release| release.by.clone()),
         commit: release.and_then(|release| release.commit.clone()),
-        pid: running.as_ref().map(|running| running.process.pid),
+        pid: running.as_ref().and_then(|running| match &running.process {
+            Process::Sandbox(identity) => Some(identity.pid),
+            Process::Container(_) => None,
+        }),
+        process: running.as_ref().map(|running| running.process.to_string()),
         database_bytes: server::database(&data).metadata().map_or(0, |meta| meta.len()),
         artifact_bytes: folder_size(&data.join("artifacts")),
         data: data.display().to_string(),
@@ -90,6 +95,7 @@ struct Answer {
     by: Option<String>,
     commit: Option<String>,
     pid: Option<i32>,
+    process: Option<String>,
     data: String,
     database_bytes: u64,
     artifact_bytes: u64,
@@ -116,7 +122,7 @@ impl Report for Answer {
         line("since", self.since.clone())?;
         line("by", self.by.clone())?;
         line("commit", self.commit.clone())?;
-        line("process", self.pid.map(|pid| pid.to_string()))?;
+        line("by way of", self.process.clone())?;
         line("ended", self.ended.clone())?;
         let (database, artifacts) = (report::bytes(self.database_bytes), report::bytes(self.artifact_bytes));
         line("data", Some(format!("{} (database {database}, artifacts {artifacts})", self.data)))

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use mlflow_image::Platform;
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::local::backend::Choice;
 use crate::repo;
 use table::Table;
 
@@ -68,6 +69,8 @@ pub struct LocalConfig {
     pub data: Option<PathBuf>,
     /// Worker processes of the server.
     pub workers: u16,
+    /// How to run the image.
+    pub sandbox: Choice,
 }
 
 impl Config {
@@ -131,6 +134,7 @@ fn read_environment(
             port: table.integer("port", None)?,
             data: table.string("data", None)?.map(|dir| root.join(dir)),
             workers: table.integer("workers", Some(1))?.unwrap_or(1),
+            sandbox: sandbox(name, table.string("sandbox", Some("auto".to_owned()))?.as_deref())?,
         }),
         Some(other) => {
             return Err(Error::new(Kind::Config, format!("{FILE}: environment.{name}.kind {other:?} is unknown"))
@@ -161,6 +165,14 @@ fn read_environment(
     };
     table.finish()?;
     Ok((image, environment))
+}
+
+fn sandbox(env: &str, text: Option<&str>) -> Result<Choice> {
+    let text = text.unwrap_or("auto");
+    text.parse().map_err(|()| {
+        Error::new(Kind::Config, format!("environment.{env}.sandbox {text:?} is unknown"))
+            .hint(table::did_you_mean(text, &Choice::NAMES))
+    })
 }
 
 #[cfg(test)]
@@ -197,6 +209,12 @@ mod tests {
             &[("XTASK_PORT", "5002")],
             Ok("environment.local.port=5002 (XTASK_PORT)"),
         );
+        check(
+            "local",
+            "[environment.local]\nsandbox = \"docker\"",
+            &[("XTASK_SANDBOX", "podman")],
+            Ok("environment.local.sandbox=podman (XTASK_SANDBOX)"),
+        );
         check("lab", "[environment.lab]\nkind = \"local\"", &[], Ok("environment.lab.kind=local (deploy.toml)"));
         check(
             "local",
@@ -216,6 +234,13 @@ mod tests {
         check("local", "[environment.local]", &[("XTASK_PORT", "abc")], Err("XTASK_PORT"));
         check("local", "[environment.lab]\nkind = \"locla\"", &[], Err("environment.lab.kind \"locla\" is unknown"));
         check("local", "[environment.lab]", &[], Err("environment.lab has no kind"));
+        check(
+            "local",
+            "[environment.local]\nsandbox = \"podmam\"",
+            &[],
+            Err("environment.local.sandbox \"podmam\" is unknown | did you mean \"podman\"?"),
+        );
+        check("local", "", &[("XTASK_SANDBOX", "vm")], Err("environment.local.sandbox \"vm\" is unknown"));
         check("local", "not toml", &[], Err("not valid TOML"));
         check("local", "environment = 3", &[], Err("environment"));
         check("local", "[image]\nplatforms = [\"linux/s390x\"]", &[], Err("linux/s390x"));

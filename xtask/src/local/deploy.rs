@@ -13,13 +13,13 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::mlflow::smoke::{self, CheckReport};
 use crate::{mlflow, report};
 
+use super::backend::Backend;
 use super::image::Image;
 use super::plan::{self, Observed, Step};
-use super::sandbox::{self, Sandbox};
 use super::source::Source;
-use super::spec::{Role, Running, Spec};
+use super::spec::Running;
 use super::state::{Backup, Home, Pending, Phase, Release, State};
-use super::{backup, rootfs, runner, server};
+use super::{backup, runner, server};
 
 /// How many lines of the server's log an error shows.
 const LOG_LINES: usize = 20;
@@ -60,6 +60,8 @@ pub struct Deploy<'a> {
     pub home: &'a Home,
     /// What the user asked for.
     pub options: &'a Options,
+    /// How images are run here.
+    pub backend: &'a Backend,
     /// What was seen.
     pub observed: Observed,
     /// What is to run.
@@ -109,7 +111,7 @@ impl Deploy<'_> {
 
     async fn take(&self, step: &Step, progress: &mut Progress) -> Result<()> {
         let wanted = &self.wanted;
-        if !matches!(step, Step::Fetch { .. } | Step::Unpack { .. }) {
+        if !matches!(step, Step::Fetch { .. } | Step::Unpack { .. } | Step::Load { .. }) {
             self.begin_unless_proving(step, progress)?;
             progress.touched = true;
         }
@@ -117,7 +119,7 @@ impl Deploy<'_> {
             Step::Fetch { .. } => {
                 progress.image = Some(self.fetch().await?);
             }
-            Step::Unpack { .. } => {
+            Step::Unpack { .. } | Step::Load { .. } => {
                 let image = match progress.image.take() {
                     Some(image) => image,
                     None => self.fetch().await?,
@@ -126,11 +128,10 @@ impl Deploy<'_> {
                     let message = format!("the image is {}, not {} as foretold", image.digest, wanted.image);
                     return Err(Error::new(Kind::Input, message).hint("run the same command again"));
                 }
-                let cache = self.cache.clone();
-                self.blocking(move || rootfs::unpack(&cache, &image)).await?;
+                self.backend.install(self.run, self.cache, image).await?;
             }
             Step::Stop { .. } => {
-                if let Some(running) = self.home.running()?.filter(runner::is_alive) {
+                if let Some(running) = runner::running(self.home).await? {
                     self.stop(&running).await?;
                 }
             }
@@ -154,7 +155,7 @@ impl Deploy<'_> {
                 self.write(progress, state)?;
                 self.pend(progress, |pending| pending.phase = Phase::Started)?;
                 progress.log_from = runner::open_log(&self.home.log_path())?;
-                self.start(wanted)?;
+                self.backend.start(self.cache, self.home, wanted).await?;
             }
             Step::Wait => self.wait(&self.running_url()?, progress.log_from).await?,
             Step::Smoke => {
@@ -242,77 +243,42 @@ impl Deploy<'_> {
     }
 
     async fn migrate(&self, progress: &mut Progress) -> Result<()> {
-        let image = self.unpacked(&self.wanted)?;
-        let spec = server::migration(&image.root, &image.config, &self.wanted)?;
-        server::prepare_data(&spec.data, spec.uid, spec.gid)?;
         progress.log_from = runner::open_log(&self.home.log_path())?;
-        let task = self.launch(&spec)?;
-        let interrupt = task.interrupt()?;
-        let mut waiting = tokio::task::spawn_blocking(move || task.wait());
-        let exit = tokio::select! {
-            exit = &mut waiting => exit,
-            () = self.run.cancel.cancelled() => {
-                interrupt.end();
-                waiting.await
-            }
-        };
-        let exit = exit.context(Kind::Internal, || "the migration's watcher panicked")??;
+        let exit = self.backend.migrate(self.run, self.cache, self.home, &self.wanted).await?;
         if self.run.cancel.is_cancelled() {
             return Err(Run::interrupted());
         }
         match exit.success() {
             true => Ok(()),
-            false => Err(self.with_log(
-                Error::new(Kind::Failed, format!("the database could not be migrated ({exit})")),
-                progress.log_from,
-            )),
+            false => {
+                let error = Error::new(Kind::Failed, format!("the database could not be migrated ({exit})"));
+                Err(self.with_log(error, progress.log_from).await)
+            }
         }
     }
 
-    fn start(&self, release: &Release) -> Result<()> {
-        let image = self.unpacked(release)?;
-        let role = Role::Server {
-            running: self.home.running_path(),
-            ended: self.home.ended_path(),
-            release: Box::new(release.clone()),
-        };
-        let spec = server::spec(&image.root, &image.config, release, role)?;
-        server::prepare_data(&spec.data, spec.uid, spec.gid)?;
-        self.launch(&spec).map(drop)
-    }
-
-    fn launch(&self, spec: &Spec) -> Result<Sandbox> {
-        tokio::task::block_in_place(|| sandbox::start(spec, &self.home.log_path()))
-    }
-
-    fn unpacked(&self, release: &Release) -> Result<rootfs::Unpacked> {
-        rootfs::open(self.cache, &release.image)?.ok_or_else(|| {
-            Error::new(Kind::Machine, format!("image {} is not in the cache any more", release.image.short()))
-        })
-    }
-
     async fn stop(&self, running: &Running) -> Result<()> {
-        if !runner::stop(running).await? {
+        if !runner::stop(self.home, running).await? {
             self.run.ui.warn(format!("the server did not end within {} s and was killed", runner::GRACE.as_secs()));
         }
         Ok(())
     }
 
     async fn wait(&self, url: &Url, log_from: u64) -> Result<()> {
-        let home = self.home;
-        let alive = || home.running().ok().flatten().is_some_and(|running| runner::is_alive(&running));
-        match mlflow::wait_until_healthy(self.run, url, self.options.wait, alive).await {
+        let watch = runner::Watch::new(self.home)?;
+        match mlflow::wait_until_healthy(self.run, url, self.options.wait, || watch.is_alive()).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == Kind::Interrupted => Err(error),
             Err(error) => {
-                let error = match home.ended().ok().flatten().filter(|_| !alive()) {
+                let ended = if watch.is_alive() { None } else { runner::ended(self.home).await.ok().flatten() };
+                let error = match ended {
                     Some(ended) => {
                         let message = format!("the server at {url} ended before it served ({})", ended.exit);
                         Error::new(Kind::Failed, message)
                     }
                     None => error,
                 };
-                Err(self.with_log(error, log_from))
+                Err(self.with_log(error, log_from).await)
             }
         }
     }
@@ -322,16 +288,9 @@ impl Deploy<'_> {
         url(&self.wanted)
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        tokio::select! {
-            done = tokio::task::spawn_blocking(work) => done.context(Kind::Internal, || "a task panicked")?,
-            () = self.run.cancel.cancelled() => Err(Run::interrupted()),
-        }
-    }
-
     /// The error with the last lines of the log as its cause.
-    fn with_log(&self, error: Error, from: u64) -> Error {
-        let lines = runner::log_tail(&self.home.log_path(), from, LOG_LINES).unwrap_or_default();
+    async fn with_log(&self, error: Error, from: u64) -> Error {
+        let lines = runner::tail(self.home, from, LOG_LINES).await.unwrap_or_default();
         let causes = error.lines().into_iter().skip(1);
         let causes: Vec<String> = causes.chain(lines.iter().map(|line| format!("  {line}"))).collect();
         let hint = format!("the whole log: cargo xtask logs --env {}", self.home.env);
@@ -388,7 +347,7 @@ impl Deploy<'_> {
     }
 
     async fn go_back(&self, progress: &mut Progress) -> Result<Option<Release>> {
-        if let Some(running) = self.home.running()?.filter(runner::is_alive) {
+        if let Some(running) = runner::running(self.home).await? {
             self.run.ui.step("Stopping", "the server that failed");
             self.stop(&running).await?;
         }
@@ -402,7 +361,11 @@ impl Deploy<'_> {
         if let Some(old) = &old {
             self.run.ui.step("Starting", format!("release {} again", old.id));
             let from = runner::open_log(&self.home.log_path())?;
-            self.start(old)?;
+            let backend = match old.engine == self.backend.tool() {
+                true => self.backend.clone(),
+                false => Backend::of(old.engine, &self.run.cancel).await?,
+            };
+            backend.start(self.cache, self.home, old).await?;
             self.wait(&url(old)?, from).await?;
         }
         if pending.phase == Phase::Started && !pending.migrated && self.observed.database {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use mlflow_image::manifest::{self, Document};
 use mlflow_image::unpack::Layer;
 use mlflow_image::{Digest, Platform};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use crate::error::{Context as _, Error, Kind, Result};
 
 /// The label that names the version of what is inside (image-spec, annotations.md).
 const VERSION: &str = "org.opencontainers.image.version";
+/// docker's own media types, of before the specification.
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// How deep indexes may nest.
 const MAX_DEPTH: u32 = 4;
 /// Manifests and configs are small; a larger one is refused (image-spec allows registries 4 MiB).
@@ -25,6 +29,10 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// How to run it.
     pub config: Config,
+    /// The manifest itself.
+    pub manifest: Document,
+    /// The configuration itself.
+    pub config_file: Document,
 }
 
 /// What the image says about running it (image-spec, config.md, "config").
@@ -77,7 +85,9 @@ struct DescriptorPlatform {
 
 /// An index or a manifest: which one is told by its members, as some layouts leave the media type out.
 #[derive(Deserialize)]
-struct Document {
+#[serde(rename_all = "camelCase")]
+struct Listing {
+    media_type: Option<String>,
     manifests: Option<Vec<Descriptor>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
@@ -102,7 +112,7 @@ pub fn from_layout(dir: &Path, platform: Platform) -> Result<Image> {
     let text = std::fs::read(&path).map_err(|error| {
         Error::new(Kind::Input, format!("{} is no OCI layout", dir.display())).source(format!("index.json: {error}"))
     })?;
-    let index: Document = parse(&path.display().to_string(), &text)?;
+    let index: Listing = parse(&path.display().to_string(), &text)?;
     let blob = |digest: &Digest| Ok(dir.join("blobs/sha256").join(digest.hex()));
     choose(&dir.display().to_string(), index, platform, &blob, 0)
 }
@@ -119,7 +129,8 @@ fn from_digest(
     depth: u32,
 ) -> Result<Image> {
     let subject = format!("manifest {}", digest.short());
-    let document: Document = parse(&subject, &content(&subject, digest, blob)?)?;
+    let manifest = content(&subject, digest, blob)?;
+    let document: Listing = parse(&subject, &manifest)?;
     if document.manifests.is_some() {
         return choose(&subject, document, platform, blob, depth + 1);
     }
@@ -127,7 +138,8 @@ fn from_digest(
         return Err(Error::new(Kind::Input, format!("{subject} is neither an image nor an index")));
     };
     let subject = format!("config {}", config.digest.short());
-    let file: ConfigFile = parse(&subject, &content(&subject, &config.digest, blob)?)?;
+    let config_bytes = content(&subject, &config.digest, blob)?;
+    let file: ConfigFile = parse(&subject, &config_bytes)?;
     if (file.os.as_str(), file.architecture.as_str()) != ("linux", platform.architecture()) {
         let found = format!("{}/{}", file.os, file.architecture);
         return Err(Error::new(Kind::Input, format!("the image is for {found}, this machine needs {platform}")));
@@ -141,12 +153,21 @@ fn from_digest(
         .zip(file.rootfs.diff_ids)
         .map(|(layer, diff_id)| Ok(Layer { blob: blob(&layer.digest)?, digest: layer.digest, diff_id }))
         .collect::<Result<_>>()?;
-    Ok(Image { digest: *digest, layers, config: file.config.unwrap_or_default() })
+    let docker = document.media_type.as_deref() == Some(DOCKER_MANIFEST);
+    let (manifest_type, config_type) =
+        if docker { (DOCKER_MANIFEST, DOCKER_CONFIG) } else { (manifest::MANIFEST, manifest::CONFIG) };
+    Ok(Image {
+        digest: *digest,
+        layers,
+        config: file.config.unwrap_or_default(),
+        manifest: Document { media_type: manifest_type, bytes: manifest, digest: *digest },
+        config_file: Document { media_type: config_type, bytes: config_bytes, digest: config.digest },
+    })
 }
 
 fn choose(
     subject: &str,
-    index: Document,
+    index: Listing,
     platform: Platform,
     blob: &dyn Fn(&Digest) -> Result<PathBuf>,
     depth: u32,

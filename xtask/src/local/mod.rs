@@ -1,7 +1,10 @@
-//! The local server: the image in a sandbox of this machine.
+//! The local server: the image in a sandbox of this machine, or in a container of docker or podman.
 
+pub mod backend;
 pub mod backup;
+mod container;
 pub mod deploy;
+mod engine;
 mod identity;
 pub mod image;
 pub mod plan;
@@ -15,5 +18,5 @@ pub mod sandbox;
 pub mod sandbox;
 pub mod server;
 pub mod source;
-mod spec;
+pub mod spec;
 pub mod state;

@@ -1,36 +1,44 @@
-//! Where there are no Linux namespaces there is no sandbox.
+//! Where there are no Linux namespaces there is no sandbox: docker or podman runs the image.
 
 use std::path::Path;
 
+use crate::cache::Cache;
 use crate::error::{Error, Kind, Result};
 
 use super::spec::{Exit, Spec};
 
 /// A sandbox whose program runs: never made here.
-pub struct Sandbox;
+pub enum Sandbox {}
 
-/// Ends a task.
-pub struct Interrupt;
+/// Ends a task: never made here.
+pub enum Interrupt {}
+
+/// Says that there is none.
+pub fn probe(_cache: &Cache) -> Result<()> {
+    Err(Error::new(Kind::Machine, "this system has no Linux namespaces"))
+}
 
 /// Says that it cannot be done.
 pub fn start(_spec: &Spec, _log: &Path) -> Result<Sandbox> {
-    Err(Error::new(Kind::Machine, "the local server needs Linux namespaces, which this system does not have")
-        .hint("run it on Linux, for example in a virtual machine"))
+    Err(Error::new(Kind::Machine, "this system has no Linux namespaces")
+        .hint("set sandbox = \"docker\" or \"podman\" in deploy.toml"))
 }
 
 impl Sandbox {
-    /// Nothing to wait for.
+    /// Cannot be reached.
     pub fn wait(self) -> Result<Exit> {
-        Ok(Exit::default())
+        match self {}
     }
 
-    /// Nothing to interrupt.
+    /// Cannot be reached.
     pub fn interrupt(&self) -> Result<Interrupt> {
-        Ok(Interrupt)
+        match *self {}
     }
 }
 
 impl Interrupt {
-    /// Nothing to end.
-    pub fn end(self) {}
+    /// Cannot be reached.
+    pub fn end(self) {
+        match self {}
+    }
 }

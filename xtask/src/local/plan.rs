@@ -5,6 +5,7 @@ use std::fmt;
 use mlflow_image::Digest;
 use serde::Serialize;
 
+use super::engine::Tool;
 use super::state::{Pending, Phase, Release, State};
 
 /// What was seen before anything is changed.
@@ -20,8 +21,8 @@ pub struct Observed {
     pub database: bool,
     /// Whether the wanted image's layers are on this machine.
     pub fetched: bool,
-    /// Whether it is unpacked.
-    pub unpacked: bool,
+    /// Whether it can be started: unpacked, or loaded into the engine.
+    pub installed: bool,
 }
 
 /// One step of a deploy.
@@ -32,6 +33,8 @@ pub enum Step {
     Fetch { image: Digest },
     /// Unpack it into the cache.
     Unpack { image: Digest },
+    /// Load it into docker or podman.
+    Load { image: Digest, into: Tool },
     /// Stop the running server.
     Stop { release: String },
     /// Put back the database of before a migration that never ended.
@@ -56,6 +59,7 @@ impl Step {
         match self {
             Self::Fetch { image } => ("fetch", "Fetching", format!("image {}", image.short())),
             Self::Unpack { image } => ("unpack", "Unpacking", format!("image {}", image.short())),
+            Self::Load { image, into } => ("load", "Loading", format!("image {} into {into}", image.short())),
             Self::Stop { release } => ("stop", "Stopping", format!("the server of release {release}")),
             Self::Restore { backup } => ("restore", "Restoring", format!("the database from backup {backup}")),
             Self::Backup => ("save", "Saving", "a backup of the database".to_owned()),
@@ -94,11 +98,14 @@ pub fn plan(observed: &Observed, wanted: &Release, smoke: bool) -> Vec<Step> {
         }
     }
     let mut steps = Vec::new();
-    if !observed.unpacked {
+    if !observed.installed {
         if !observed.fetched {
             steps.push(Step::Fetch { image });
         }
-        steps.push(Step::Unpack { image });
+        steps.push(match wanted.engine {
+            None => Step::Unpack { image },
+            Some(into) => Step::Load { image, into },
+        });
     }
     if let Some(running) = &observed.running {
         steps.push(Step::Stop { release: running.id.clone() });

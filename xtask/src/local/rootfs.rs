@@ -51,12 +51,8 @@ pub fn unpack(cache: &Cache, image: &Image) -> Result<()> {
     if target.is_dir() {
         return Ok(());
     }
-    let roots = cache.dir("roots")?;
-    remove_abandoned(&roots)?;
-    let partial = tempfile::Builder::new()
-        .prefix(&format!("{PARTIAL}{}-", std::process::id()))
-        .tempdir_in(&roots)
-        .on_machine(|| format!("cannot write to {}", roots.display()))?;
+    remove_abandoned(&cache.dir("roots")?)?;
+    let partial = scratch(cache)?;
     // Its mode is 0700: nobody else writes to it while links are resolved in it.
     let (whole, inner) = (partial.path().join("image"), partial.path().join("image").join(ROOT));
     cache::create_dir(&inner)?;
@@ -77,6 +73,8 @@ pub fn unpack(cache: &Cache, image: &Image) -> Result<()> {
         let _ = unpack::remove(partial.path());
         return Err(error);
     }
+    // A name that survives a crash of the machine must not survive its content.
+    sync(&whole)?;
     match fs::rename(&whole, &target) {
         Ok(()) => Ok(()),
         // Another run was faster; its folder is as good.
@@ -86,6 +84,15 @@ pub fn unpack(cache: &Cache, image: &Image) -> Result<()> {
         }
         Err(error) => Err(error).on_machine(|| format!("cannot create {}", target.display())),
     }
+}
+
+/// A folder of this process; what a crash leaves of it is removed by the next [`unpack`].
+pub fn scratch(cache: &Cache) -> Result<tempfile::TempDir> {
+    let roots = cache.dir("roots")?;
+    tempfile::Builder::new()
+        .prefix(&format!("{PARTIAL}{}-", std::process::id()))
+        .tempdir_in(&roots)
+        .on_machine(|| format!("cannot write to {}", roots.display()))
 }
 
 /// Removes all roots but `keep`. What is still in use is of another environment and kept too.
@@ -122,7 +129,7 @@ fn remove_abandoned(roots: &Path) -> Result<()> {
 
 /// The folders and files that the sandbox mounts over: the root is read-only, so they must exist,
 /// and as what they are, whatever the image has there.
-fn mount_points(root: &Path) -> Result<()> {
+pub fn mount_points(root: &Path) -> Result<()> {
     let named = |path: &'static str| move || format!("cannot prepare {path} of the image");
     for path in ["etc", "proc", "tmp", "dev", DATA.trim_start_matches('/')] {
         let full = root.join(path);
@@ -145,6 +152,17 @@ fn mount_points(root: &Path) -> Result<()> {
         }
         fs::write(&full, "").on_machine(named(path))?;
     }
+    Ok(())
+}
+
+/// Writes the file system of `dir` to its disk: one call for thousands of files (syncfs(2)).
+fn sync(dir: &Path) -> Result<()> {
+    let named = || format!("cannot write {} to its disk", dir.display());
+    let folder = fs::File::open(dir).on_machine(named)?;
+    #[cfg(target_os = "linux")]
+    nix::unistd::syncfs(&folder).map_err(std::io::Error::from).on_machine(named)?;
+    #[cfg(not(target_os = "linux"))]
+    folder.sync_all().on_machine(named)?;
     Ok(())
 }
 

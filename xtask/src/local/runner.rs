@@ -5,10 +5,13 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::cache::{self, Lock};
 use crate::error::{Context as _, Error, Kind, Result};
 
-use super::spec::Running;
+use super::container;
+use super::spec::{Ended, Process, Running};
 use super::state::Home;
 
 /// How long a server may take to end by itself.
@@ -24,6 +27,15 @@ const LOGS: u32 = 3;
 
 /// The server that runs now, if one does. Only for the holder of the environment's lock.
 pub async fn alive(home: &Home, data: &Path) -> Result<Option<Running>> {
+    container::end_task(home).await?;
+    if let Some(running) = home.running()?
+        && let Process::Container(container) = &running.process
+    {
+        if container::is_running(&running, container).await? {
+            return Ok(Some(running));
+        }
+        container::collect(home, &running, container, false).await?;
+    }
     let begun = Instant::now();
     loop {
         if let Some(running) = home.running()?.filter(is_alive) {
@@ -47,41 +59,92 @@ pub async fn alive(home: &Home, data: &Path) -> Result<Option<Running>> {
     }
 }
 
-/// Whether the process that was written down still runs.
-pub fn is_alive(running: &Running) -> bool {
-    #[cfg(target_os = "linux")]
-    let alive = running.process.is_alive();
-    #[cfg(not(target_os = "linux"))]
-    let alive = {
-        let _ = running;
-        false
+/// The server that runs now, as far as can be seen without the environment's lock.
+pub async fn running(home: &Home) -> Result<Option<Running>> {
+    let Some(running) = home.running()? else { return Ok(None) };
+    let alive = match &running.process {
+        Process::Sandbox(_) => is_alive(&running),
+        Process::Container(container) => container::is_running(&running, container).await?,
     };
-    alive
+    Ok(alive.then_some(running))
+}
+
+/// How the last server ended, if it has.
+pub async fn ended(home: &Home) -> Result<Option<Ended>> {
+    if let Some(running) = home.running()?
+        && let Process::Container(container) = &running.process
+    {
+        return container::ended(&running, container).await;
+    }
+    home.ended()
+}
+
+/// Whether the sandbox that was written down still runs.
+fn is_alive(running: &Running) -> bool {
+    match &running.process {
+        #[cfg(target_os = "linux")]
+        Process::Sandbox(identity) => identity.is_alive(),
+        _ => false,
+    }
+}
+
+/// Tells again and again, at no cost, whether the server of an environment runs.
+pub enum Watch<'a> {
+    /// Of a sandbox, or of nothing.
+    Files(&'a Home),
+    /// Of a container.
+    Container(container::Watch),
+}
+
+impl<'a> Watch<'a> {
+    /// Begins to watch what was started last.
+    pub fn new(home: &'a Home) -> Result<Self> {
+        Ok(match home.running()? {
+            Some(running) => match running.process.clone() {
+                Process::Container(container) => Self::Container(container::Watch::new(running, container)),
+                Process::Sandbox(_) => Self::Files(home),
+            },
+            None => Self::Files(home),
+        })
+    }
+
+    /// Whether it runs.
+    pub fn is_alive(&self) -> bool {
+        match self {
+            Self::Files(home) => home.running().ok().flatten().is_some_and(|running| is_alive(&running)),
+            Self::Container(watch) => watch.is_alive(),
+        }
+    }
 }
 
 /// Stops a server: SIGTERM, and SIGKILL to one that does not end. Tells whether it ended by itself.
+pub async fn stop(home: &Home, running: &Running) -> Result<bool> {
+    match &running.process {
+        #[cfg(target_os = "linux")]
+        Process::Sandbox(identity) => stop_sandbox(running, identity).await,
+        #[cfg(not(target_os = "linux"))]
+        Process::Sandbox(_) => Ok(true),
+        Process::Container(container) => container::stop(home, running, container).await,
+    }
+}
+
 #[cfg(target_os = "linux")]
-pub async fn stop(running: &Running) -> Result<bool> {
-    let named = || format!("cannot stop process {}", running.process.pid);
-    let Some(handle) = running.process.open() else { return Ok(true) };
+async fn stop_sandbox(running: &Running, identity: &super::identity::Identity) -> Result<bool> {
+    let named = || format!("cannot stop {}", running.process);
+    let Some(handle) = identity.open() else { return Ok(true) };
     handle.terminate().on_machine(named)?;
     let gentle = gone(running, GRACE).await;
     if !gentle {
         handle.kill().on_machine(named)?;
     }
     if !gone(running, END).await {
-        return Err(Error::new(Kind::Machine, format!("process {} does not end", running.process.pid)));
+        return Err(Error::new(Kind::Machine, format!("{} does not end", running.process)));
     }
     Ok(gentle)
 }
 
-/// No sandbox, no server to stop.
-#[cfg(not(target_os = "linux"))]
-pub async fn stop(_running: &Running) -> Result<bool> {
-    Ok(true)
-}
-
 /// Waits until the last of the server's processes has gone: they hold the lock together.
+#[cfg(target_os = "linux")]
 async fn gone(running: &Running, limit: Duration) -> bool {
     let begun = Instant::now();
     loop {
@@ -112,6 +175,34 @@ pub fn open_log(path: &Path) -> Result<u64> {
     }
     fs::rename(path, aside(1)).on_machine(named)?;
     Ok(0)
+}
+
+/// The log, to write at its end.
+pub fn append(path: &Path) -> Result<fs::File> {
+    cache::create_dir(path.parent().unwrap_or(Path::new(".")))?;
+    fs::File::options().create(true).append(true).open(path).on_machine(|| format!("cannot open {}", path.display()))
+}
+
+/// The last `lines` lines of the environment's log behind the byte `from`, with what a container
+/// has printed and still keeps itself.
+pub async fn tail(home: &Home, from: u64, lines: usize) -> Result<Vec<String>> {
+    let mut all = log_tail(&home.log_path(), from, lines)?;
+    if let Some(running) = home.running()?
+        && let Process::Container(container) = &running.process
+    {
+        all.extend(container::log_tail(&running, container, lines).await?);
+    }
+    Ok(all.split_off(all.len().saturating_sub(lines)))
+}
+
+/// Copies what a container prints from now on to stdout until it ends; `false` for a sandbox, whose
+/// log is a file.
+pub async fn follow(running: &Running, cancel: &CancellationToken) -> Result<bool> {
+    use std::os::fd::AsFd as _;
+    let Process::Container(container) = &running.process else { return Ok(false) };
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().on_machine(|| "cannot duplicate stdout")?;
+    container::follow(container, stdout.into(), cancel).await?;
+    Ok(true)
 }
 
 /// The last `lines` lines of a log behind the byte `from`.

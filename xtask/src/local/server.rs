@@ -22,26 +22,43 @@ pub fn database(data: &Path) -> PathBuf {
     data.join("mlflow.db")
 }
 
+/// Where an image is to run.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// In namespaces, on the host's network, from this folder.
+    Sandbox(&'a Path),
+    /// In a container with a network of its own; the image is the engine's.
+    Container,
+}
+
 /// The process of a server.
-pub fn spec(root: &Path, image: &Config, release: &Release, role: Role) -> Result<Spec> {
+pub fn spec(place: Place<'_>, image: &Config, release: &Release, role: Role) -> Result<Spec> {
     let mut command = image.entrypoint.clone();
     command.extend(image.cmd.iter().cloned());
     if command.is_empty() {
         return Err(Error::new(Kind::Input, format!("image {} names no program to run", release.image.short())));
     }
-    task(root, image, release, command, role)
+    task(place, image, release, command, role)
 }
 
 /// The process that brings the database to the image's schema.
-pub fn migration(root: &Path, image: &Config, release: &Release) -> Result<Spec> {
+pub fn migration(place: Place<'_>, image: &Config, release: &Release) -> Result<Spec> {
     let command = ["mlflow", "db", "upgrade", DATABASE_URI].map(str::to_owned).to_vec();
-    task(root, image, release, command, Role::Task)
+    task(place, image, release, command, Role::Task)
 }
 
-fn task(root: &Path, image: &Config, release: &Release, command: Vec<String>, role: Role) -> Result<Spec> {
-    let (uid, gid) = user(root, &image.user)?;
+fn task(place: Place<'_>, image: &Config, release: &Release, command: Vec<String>, role: Role) -> Result<Spec> {
+    let (root, host) = match place {
+        Place::Sandbox(root) => (root, "127.0.0.1"),
+        // The engine publishes the port on the host's loopback only.
+        Place::Container => (Path::new(""), "0.0.0.0"),
+    };
+    let (uid, gid) = match place {
+        Place::Sandbox(root) => user(root, &image.user)?,
+        Place::Container => numbers(&image.user),
+    };
     let workdir = if image.working_dir.is_empty() { "/".into() } else { PathBuf::from(&image.working_dir) };
-    let env = environment(&image.env, release.port, release.workers, "127.0.0.1");
+    let env = environment(&image.env, release.port, release.workers, host);
     Ok(Spec { root: root.to_path_buf(), data: release.data.clone(), command, env, workdir, uid, gid, role })
 }
 
@@ -105,6 +122,15 @@ fn user(root: &Path, text: &str) -> Result<(u32, u32)> {
         None => primary.map_or(if uid == 0 { USER } else { uid }, |(_, gid)| gid),
     };
     Ok(if uid == 0 { (USER, USER) } else { (uid, gid) })
+}
+
+/// User and group where the image's files cannot be looked at: what is not a number becomes [`USER`].
+fn numbers(text: &str) -> (u32, u32) {
+    let (user, group) = text.split_once(':').unwrap_or((text, text));
+    match (user.parse(), group.parse()) {
+        (Ok(0), _) | (Err(_), _) => (USER, USER),
+        (Ok(uid), gid) => (uid, gid.unwrap_or(uid)),
+    }
 }
 
 /// Fields 3 and 4 of the line that fits.

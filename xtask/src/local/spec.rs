@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use mlflow_image::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::engine::Tool;
 use super::identity::Identity;
 
 /// Who a server runs as where the image names nobody or root: the images of this project do too.
@@ -55,12 +56,40 @@ pub enum Role {
 /// A server that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
-    /// The supervisor: who is told to stop.
-    pub process: Identity,
+    /// Who is told to stop.
+    pub process: Process,
     /// What it runs.
     pub release: super::state::Release,
     /// Since when, RFC 3339.
     pub started_at: String,
+}
+
+/// What keeps a server running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Process {
+    /// The supervisor of a sandbox.
+    Sandbox(Identity),
+    /// A container.
+    Container(Container),
+}
+
+impl std::fmt::Display for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sandbox(identity) => write!(f, "process {}", identity.pid),
+            Self::Container(container) => write!(f, "{} container {}", container.engine, container.name),
+        }
+    }
+}
+
+/// A container, by name: what it runs is in its label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Whose it is.
+    pub engine: Tool,
+    /// Its name.
+    pub name: String,
 }
 
 /// How a process ended.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::cache::{self, Lock};
 use crate::error::{Context as _, Error, Kind, Result};
 
-use super::spec::{Ended, Running};
+use super::engine::Tool;
+use super::spec::{Container, Ended, Running};
 
 /// The version of `state.json`. Raised when an older program would misread it.
 const VERSION: u32 = 1;
@@ -50,12 +51,16 @@ pub struct Release {
     pub by: String,
     /// The checkout's commit, if there is one.
     pub commit: Option<String>,
+    /// The engine that runs it; `None`: a sandbox.
+    #[serde(default)]
+    pub engine: Option<Tool>,
 }
 
 impl Release {
     /// Whether a server of this release is the same server as one of `other`.
     pub fn same_server(&self, other: &Self) -> bool {
-        (self.image, self.port, self.workers, &self.data) == (other.image, other.port, other.workers, &other.data)
+        (self.image, self.engine, self.port, self.workers, &self.data)
+            == (other.image, other.engine, other.port, other.workers, &other.data)
     }
 }
 
@@ -166,6 +171,16 @@ impl Home {
     /// How the last server ended.
     pub fn ended(&self) -> Result<Option<Ended>> {
         read(&self.ended_path())
+    }
+
+    /// The container of a migration that may still be at work.
+    pub fn task(&self) -> Result<Option<Container>> {
+        read(&self.task_path())
+    }
+
+    /// Where that is written.
+    pub fn task_path(&self) -> PathBuf {
+        self.dir.join("task.json")
     }
 
     /// Where the supervisor writes what runs.

@@ -1,6 +1,7 @@
 //! The local server: real sandboxes, real processes. Root or user namespaces are needed; without
 //! them the tests are skipped, and fail in CI.
 
+mod engine;
 mod images;
 
 use std::io::{Read as _, Write as _};
@@ -20,6 +21,8 @@ struct World {
     port: u16,
     /// Run as this user, if not as our own.
     user: Option<&'static str>,
+    /// More variables.
+    env: Vec<(&'static str, String)>,
 }
 
 impl World {
@@ -30,7 +33,7 @@ impl World {
             testbed::skip("this machine forbids namespaces");
             return None;
         }
-        Some(Self { home: Home::new(), port: testbed::free_port(), user: None })
+        Some(Self { home: Home::new(), port: testbed::free_port(), user: None, env: Vec::new() })
     }
 
     fn image(&self, name: &str, settings: &[(&str, &str)]) -> PathBuf {
@@ -47,6 +50,7 @@ impl World {
                 command
             }
         };
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.args(args).env("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
         command
     }
@@ -68,6 +72,10 @@ impl World {
     fn status(&self) -> Value {
         let output = self.run(&["status", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn state(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.environment().join("state.json")).unwrap()).unwrap()
     }
 
     fn pid(&self) -> i64 {

@@ -14,6 +14,7 @@ fn release(id: &str, image: &str, port: u16) -> Release {
         at: String::new(),
         by: String::new(),
         commit: None,
+        engine: None,
     }
 }
 
@@ -25,7 +26,7 @@ fn pending(release: Release, phase: Phase, replaces: Option<Release>) -> Option<
 
 /// Everything is on this machine, nothing runs, nothing was ever deployed.
 fn fresh() -> Observed {
-    Observed { state: State::default(), running: None, healthy: false, database: false, fetched: true, unpacked: true }
+    Observed { state: State::default(), running: None, healthy: false, database: false, fetched: true, installed: true }
 }
 
 /// `one` was deployed and runs.
@@ -37,6 +38,7 @@ fn deployed() -> Observed {
 
 fn check(observed: &Observed, wanted: &Release, expected: &str, back_to: Option<&str>) {
     let name = |step: &Step| match step {
+        Step::Load { .. } => "load",
         Step::Fetch { .. } => "fetch",
         Step::Unpack { .. } => "unpack",
         Step::Stop { .. } => "stop",
@@ -54,11 +56,20 @@ fn check(observed: &Observed, wanted: &Release, expected: &str, back_to: Option<
 }
 
 #[test]
+fn another_way_to_run_it_is_another_server() {
+    let one = release("r2", "one", 5000);
+    let contained = Release { engine: Some(super::super::engine::Tool::Podman), ..one.clone() };
+    check(&deployed(), &one, "", None);
+    let absent = Observed { installed: false, ..deployed() };
+    check(&absent, &contained, "load stop start wait smoke record", Some("r1"));
+}
+
+#[test]
 fn the_first_deploy() {
     let one = release("r1", "one", 5000);
     check(&fresh(), &one, "start wait smoke record", None);
-    check(&Observed { unpacked: false, ..fresh() }, &one, "unpack start wait smoke record", None);
-    let nothing = Observed { unpacked: false, fetched: false, ..fresh() };
+    check(&Observed { installed: false, ..fresh() }, &one, "unpack start wait smoke record", None);
+    let nothing = Observed { installed: false, fetched: false, ..fresh() };
     check(&nothing, &one, "fetch unpack start wait smoke record", None);
     // A data folder that someone brings along may have any schema.
     check(&Observed { database: true, ..fresh() }, &one, "backup migrate start wait smoke record", None);
@@ -75,7 +86,7 @@ fn what_does_not_serve_is_started_again() {
     check(&Observed { healthy: false, ..deployed() }, &again, "stop start wait smoke record", None);
     let dead = Observed { running: None, healthy: false, ..deployed() };
     check(&dead, &again, "start wait smoke record", None);
-    check(&Observed { unpacked: false, ..dead }, &again, "unpack start wait smoke record", None);
+    check(&Observed { installed: false, ..dead }, &again, "unpack start wait smoke record", None);
 }
 
 #[test]
@@ -83,7 +94,7 @@ fn changes_replace_the_server() {
     let image = release("r2", "two", 5000);
     check(&deployed(), &image, "stop backup migrate start wait smoke record", Some("r1"));
     check(
-        &Observed { unpacked: false, fetched: false, ..deployed() },
+        &Observed { installed: false, fetched: false, ..deployed() },
         &image,
         "fetch unpack stop backup migrate start wait smoke record",
         Some("r1"),

@@ -21,10 +21,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::cache::{self, Cache};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::process::Program;
 
-use super::spec::{Answer, Exit, Refusal, Spec};
+use super::rootfs;
+use super::spec::{Answer, Exit, Refusal, Role, Spec, USER};
 
 pub use supervisor::supervise;
 
@@ -69,6 +71,31 @@ pub fn start(spec: &Spec, log: &Path) -> Result<Sandbox> {
             let _ = child.wait();
             Err(error)
         }
+    }
+}
+
+/// Sets up a sandbox without a program: whether this kernel lets us, in some milliseconds.
+pub fn probe(cache: &Cache) -> Result<()> {
+    let dir = rootfs::scratch(cache)?;
+    let (root, data) = (dir.path().join("root"), dir.path().join("data"));
+    for dir in [&root, &data] {
+        cache::create_dir(dir)?;
+    }
+    rootfs::mount_points(&root)?;
+    let spec = Spec {
+        root,
+        data,
+        command: Vec::new(),
+        env: Vec::new(),
+        workdir: "/".into(),
+        uid: USER,
+        gid: USER,
+        role: Role::Task,
+    };
+    let exit = start(&spec, Path::new("/dev/null"))?.wait()?;
+    match exit.success() {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Machine, format!("an empty sandbox ended with {exit}"))),
     }
 }
 

@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, Pid, dup2_stdin, fork, setsid};
 use crate::cache::{self, Lock};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::local::identity::Identity;
-use crate::local::spec::{Answer, Ended, Exit, Refusal, Role, Running, Spec};
+use crate::local::spec::{Answer, Ended, Exit, Process, Refusal, Role, Running, Spec};
 use crate::report;
 
 use super::{init, namespaces};
@@ -92,8 +92,11 @@ fn start(spec: &Spec) -> std::result::Result<Server, Refusal> {
 impl Server {
     fn watch(mut self, caller: UnixStream, spec: &Spec) -> Result<ExitCode> {
         if let Role::Server { running, release, .. } = &spec.role {
-            let record =
-                Running { process: self.identity.clone(), release: (**release).clone(), started_at: report::now() };
+            let record = Running {
+                process: Process::Sandbox(self.identity.clone()),
+                release: (**release).clone(),
+                started_at: report::now(),
+            };
             if let Err(error) = write_json(running, &record) {
                 let _ = kill(self.init, Signal::SIGKILL);
                 let refusal =

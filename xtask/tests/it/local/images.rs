@@ -39,22 +39,25 @@ pub fn image(dir: &Path, name: &str, settings: &[(&str, &str)]) -> PathBuf {
 
     let layout = dir.join(name);
     std::fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
-    let put = |bytes: &[u8]| -> Value {
+    let put = |kind: &str, bytes: &[u8]| -> Value {
         let digest = Digest::of(bytes);
         std::fs::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
-        json!({ "digest": digest, "size": bytes.len() })
+        json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": bytes.len() })
     };
     let mut env = vec!["PATH=/bin".to_owned(), format!("NAME={name}")];
     env.extend(settings.iter().map(|(key, value)| format!("{key}={value}")));
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = put(&serde_json::to_vec(&json!({
-        "architecture": architecture, "os": "linux",
-        "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] },
-        "config": { "User": "65532:65532", "Env": env, "Entrypoint": ["mlflow"], "Cmd": ["server"] },
-    }))
-    .unwrap());
-    let manifest = put(&serde_json::to_vec(&json!({
-        "schemaVersion": 2, "config": config, "layers": [put(&layer)],
+    let config = put(
+        "config.v1+json",
+        &serde_json::to_vec(&json!({
+            "architecture": architecture, "os": "linux",
+            "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] },
+            "config": { "User": "65532:65532", "Env": env, "Entrypoint": ["mlflow"], "Cmd": ["server"] },
+        }))
+        .unwrap(),
+    );
+    let manifest = put("manifest.v1+json", &serde_json::to_vec(&json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": [put("layer.v1.tar", &layer)],
     }))
     .unwrap());
     std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();

@@ -12,7 +12,17 @@ fn var(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }
 
+// As process 1 of a container it would not hear SIGTERM otherwise.
+unsafe extern "C" {
+    fn signal(number: i32, handler: usize) -> usize;
+}
+
+extern "C" fn terminated(_: i32) {
+    std::process::exit(0);
+}
+
 fn main() {
+    unsafe { signal(15, terminated as *const () as usize) };
     let schema = var("SCHEMA");
     if std::env::args().nth(1).as_deref() == Some("db") {
         println!("migrating to {schema}");
