@@ -36,7 +36,10 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let _lock = home.lock()?;
     let state = home.state();
     // The data of what was deployed, wherever deploy.toml would put the next one's.
-    let recorded = state.as_ref().ok().and_then(|state| state.current.as_ref()).map(|release| release.data.clone());
+    let recorded = state.as_ref().ok().and_then(|state| {
+        let release = state.current.as_ref().or(state.pending.as_ref().map(|pending| &pending.release));
+        release.map(|release| release.data.clone())
+    });
     let data = recorded.or_else(|| local.data.clone()).unwrap_or_else(|| home.data_dir());
     if args.delete_data && !args.yes {
         confirm(&data)?;

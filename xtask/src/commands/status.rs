@@ -12,7 +12,7 @@ use crate::config::{self, Config, Environment};
 use crate::error::{Kind, Result};
 use crate::local::deploy::url;
 use crate::local::spec::Process;
-use crate::local::state::Home;
+use crate::local::state::{Home, Release};
 use crate::local::{runner, server};
 use crate::mlflow;
 use crate::report::{self, Report};
@@ -40,7 +40,9 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         Some(running) => mlflow::wait_until_healthy(run, &url(&running.release)?, HEALTHY, || true).await.is_ok(),
         None => false,
     };
-    let release = running.as_ref().map(|running| &running.release).or(state.current.as_ref());
+    // Once it is proven, more is known of it than when it was started.
+    let proven = |release: &&Release| running.as_ref().is_none_or(|running| running.release.id == release.id);
+    let release = state.current.as_ref().filter(proven).or(running.as_ref().map(|running| &running.release));
     let data =
         release.map(|release| release.data.clone()).or_else(|| local.data.clone()).unwrap_or_else(|| home.data_dir());
     let ended = if running.is_none() { runner::ended(&home).await? } else { None };

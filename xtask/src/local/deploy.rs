@@ -153,14 +153,22 @@ impl Deploy<'_> {
                 let mut state = progress.state.clone();
                 state.schema = Some(wanted.image);
                 self.write(progress, state)?;
-                self.pend(progress, |pending| pending.phase = Phase::Started)?;
+                // The image was not here when the release was planned.
+                let image = self.backend.open(self.cache, &wanted.image).await?;
+                let version = image.and_then(|image| image.version().map(str::to_owned));
+                let release = Release { version, ..wanted.clone() };
+                self.pend(progress, |pending| {
+                    pending.phase = Phase::Started;
+                    pending.release.version.clone_from(&release.version);
+                })?;
                 progress.log_from = runner::open_log(&self.home.log_path())?;
-                self.backend.start(self.cache, self.home, wanted).await?;
+                self.backend.start(self.cache, self.home, &release).await?;
             }
             Step::Wait => self.wait(&self.running_url()?, progress.log_from).await?,
             Step::Smoke => {
-                let target =
-                    smoke::Target { expect_version: wanted.version.clone(), ..smoke::Target::new(self.running_url()?) };
+                let pending = progress.state.pending.as_ref();
+                let expect_version = pending.map_or(&wanted.version, |pending| &pending.release.version).clone();
+                let target = smoke::Target { expect_version, ..smoke::Target::new(self.running_url()?) };
                 let report = smoke::run(self.run, &target).await?;
                 let failed = report.error();
                 progress.checks = report.checks;

@@ -345,6 +345,52 @@ fn data_is_deleted_only_when_asked_for() {
 }
 
 #[test]
+fn the_data_that_is_deleted_is_what_was_deployed() {
+    let Some(mut world) = World::new() else { return };
+    let elsewhere = world.home.path().join("elsewhere");
+    world.env.push(("XTASK_DATA", elsewhere.display().to_string()));
+    world.deploy(&world.image("one", &[("SCHEMA", "1")]), 0);
+    world.env.clear();
+    let (answer, _) = answer(&world.run(&["down", "--delete-data", "--yes", "--json"]), 0);
+    assert_eq!(answer["data"], elsewhere.display().to_string());
+    assert!(!elsewhere.exists());
+}
+
+#[test]
+fn a_full_disk_is_named_leaves_the_old_server_alone_and_the_next_run_finishes() {
+    let Some(world) = World::new() else { return };
+    let one = world.image("one", &[("SCHEMA", "1")]);
+    world.deploy(&one, 0);
+    world.get("/write");
+    let pid = world.pid();
+    let roots = world.home.path().join("cache/mlflow-on-kubernetes/roots");
+    let data = world.environment().join("data");
+    let two = world.image("two", &[("SCHEMA", "2")]);
+    // In a mount namespace of its own, where this folder is a small disk.
+    for (folder, size, expected) in [
+        (&roots, "128k", ["No space left on device", "free some space"]),
+        (&data, "8m", ["are needed", "nothing was changed"]),
+    ] {
+        let (image, port) = (format!("oci:{}", two.display()), world.port.to_string());
+        let inner = world.command(&world.deploy_args(&image, &port));
+        let mut command = world.home.command("unshare");
+        command.args(if testbed::is_root() { &["--mount"][..] } else { &["--user", "--map-root-user", "--mount"] });
+        command.args(["sh", "-c", "mount -t tmpfs -o size=$0 none \"$1\" && shift && exec \"$@\"", size]);
+        command.arg(folder).arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let (error, said) = answer(&command.output().unwrap(), 8);
+        assert_eq!(error["error"]["kind"], "machine", "{said}");
+        for expected in expected {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+        assert_eq!((world.pid(), world.get("/name").as_str()), (pid, "one"), "{said}");
+        assert_eq!(world.status()["proven"], true);
+    }
+    world.deploy(&two, 0);
+    assert_eq!((world.get("/name").as_str(), world.get("/database").as_str()), ("two", "2\nrow\n"));
+}
+
+#[test]
 fn nobody_can_run_it_without_root() {
     let Some(mut world) = World::new() else { return };
     if !testbed::command("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n") {

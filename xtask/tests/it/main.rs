@@ -9,3 +9,4 @@ mod lock;
 mod mlflow;
 mod readers;
 mod registry;
+mod walk;
