@@ -135,6 +135,7 @@ pub struct Ended {
 }
 
 /// What the sandbox says to the one who started it.
+#[cfg(target_os = "linux")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -147,6 +148,7 @@ pub enum Answer {
 }
 
 /// Why a sandbox could not be made.
+#[cfg(target_os = "linux")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// What was attempted.

@@ -391,6 +391,34 @@ fn a_full_disk_is_named_leaves_the_old_server_alone_and_the_next_run_finishes() 
 }
 
 #[test]
+fn where_nothing_can_run_it_every_reason_is_told() {
+    let Some(world) = World::new() else { return };
+    let one = format!("oci:{}", world.image("one", &[("SCHEMA", "1")]).display());
+    let inner = world.command(&["deploy", "--json", "--image", &one]);
+    let mut command = world.home.command("unshare");
+    // A user namespace that allows none below it, no capabilities, and no docker or podman on the PATH.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+        exec setpriv --bounding-set=-all --inh-caps=-all env PATH=/nowhere \"$@\"";
+    command
+        .args(["--user", "--map-root-user", "sh", "-c", script, "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (error, said) = answer(&command.output().unwrap(), 8);
+    assert_eq!(error["error"]["kind"], "machine", "{said}");
+    for expected in
+        ["create a user namespace", "docker: docker is not installed", "podman: podman is not installed", "hint"]
+    {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    // Asked for by name, the reason is that one's alone.
+    let mut command = world.command(&["deploy", "--json", "--image", &one]);
+    let (error, said) = answer(&command.env("XTASK_SANDBOX", "docker").env("PATH", "/nowhere").output().unwrap(), 7);
+    assert_eq!(error["error"]["kind"], "tool", "{said}");
+    assert!(said.contains("docker is not installed") && !said.contains("podman"), "{said}");
+}
+
+#[test]
 fn nobody_can_run_it_without_root() {
     let Some(mut world) = World::new() else { return };
     if !testbed::command("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n") {
