@@ -406,9 +406,12 @@ fn where_nothing_can_run_it_every_reason_is_told() {
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let (error, said) = answer(&command.output().unwrap(), 8);
     assert_eq!(error["error"]["kind"], "machine", "{said}");
-    for expected in
-        ["create a user namespace", "docker: docker is not installed", "podman: podman is not installed", "hint"]
-    {
+    for expected in [
+        "create a user namespace: user.max_user_namespaces is reached",
+        "docker: docker is not installed",
+        "podman: podman is not installed",
+        "hint",
+    ] {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     // Asked for by name, the reason is that one's alone.

@@ -39,8 +39,12 @@ pub fn enter(spec: &Spec) -> Result<Privilege> {
     }
     let privilege = Privilege::UserNamespace;
     let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(|error| Refusal { forbidden: true, ..failed("create a user namespace", error, privilege) })?;
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| {
+        let refusal = failed("create a user namespace", error, privilege);
+        // unshare(2): ENOSPC is a limit here, no full disk.
+        let why = if error == Errno::ENOSPC { "user.max_user_namespaces is reached".to_owned() } else { refusal.why };
+        Refusal { forbidden: true, why, ..refusal }
+    })?;
     for (file, text) in [
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("{} {uid} 1", spec.uid)),
