@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use mlflow_image::Platform;
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::local::backend::Choice;
 use crate::repo;
 use table::Table;
 
@@ -70,7 +69,26 @@ pub struct LocalConfig {
     /// Worker processes of the server.
     pub workers: u16,
     /// How to run the image.
-    pub sandbox: Choice,
+    pub sandbox: Sandbox,
+}
+
+/// `sandbox`: what the image runs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Namespaces where they work, else docker, else podman.
+    #[default]
+    Auto,
+    /// Linux namespaces.
+    Namespaces,
+    /// A container of docker.
+    Docker,
+    /// A container of podman.
+    Podman,
+}
+
+impl Sandbox {
+    const NAMES: [(&str, Self); 4] =
+        [("auto", Self::Auto), ("namespaces", Self::Namespaces), ("docker", Self::Docker), ("podman", Self::Podman)];
 }
 
 impl Config {
@@ -167,11 +185,13 @@ fn read_environment(
     Ok((image, environment))
 }
 
-fn sandbox(env: &str, text: Option<&str>) -> Result<Choice> {
+fn sandbox(env: &str, text: Option<&str>) -> Result<Sandbox> {
     let text = text.unwrap_or("auto");
-    text.parse().map_err(|()| {
+    let found = Sandbox::NAMES.iter().find(|(name, _)| *name == text);
+    found.map(|(_, sandbox)| *sandbox).ok_or_else(|| {
+        let names = Sandbox::NAMES.map(|(name, _)| name);
         Error::new(Kind::Config, format!("environment.{env}.sandbox {text:?} is unknown"))
-            .hint(table::did_you_mean(text, &Choice::NAMES))
+            .hint(table::did_you_mean(text, &names))
     })
 }
 

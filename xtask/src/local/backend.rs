@@ -1,13 +1,12 @@
 //! The two ways to run an image on this machine, behind one interface: Linux namespaces, or the
 //! containers of docker or podman where namespaces are forbidden or unknown.
 
-use std::str::FromStr;
-
 use mlflow_image::Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
 use crate::commands::Run;
+use crate::config::Sandbox;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::report;
 
@@ -16,37 +15,6 @@ use super::image::{Config, Image};
 use super::spec::{Container, Exit, Process, Role, Running};
 use super::state::{Home, Release};
 use super::{container, rootfs, runner, sandbox, server};
-
-/// What `deploy.toml` asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// Namespaces where they work, else docker, else podman.
-    #[default]
-    Auto,
-    /// Linux namespaces.
-    Namespaces,
-    /// Containers of this tool.
-    Engine(Tool),
-}
-
-impl Choice {
-    /// All that may be written.
-    pub const NAMES: [&str; 4] = ["auto", "namespaces", "docker", "podman"];
-}
-
-impl FromStr for Choice {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "namespaces" => Ok(Self::Namespaces),
-            "docker" => Ok(Self::Engine(Tool::Docker)),
-            "podman" => Ok(Self::Engine(Tool::Podman)),
-            _ => Err(()),
-        }
-    }
-}
 
 /// How images are run here.
 #[derive(Clone, Debug)]
@@ -59,14 +27,15 @@ pub enum Backend {
 
 impl Backend {
     /// What works here, of what was asked for. `running` is what runs now: it evidently works.
-    pub async fn choose(run: &Run, cache: &Cache, choice: Choice, running: Option<&Running>) -> Result<Self> {
+    pub async fn choose(run: &Run, cache: &Cache, choice: Sandbox, running: Option<&Running>) -> Result<Self> {
         match (choice, running.map(|running| &running.process)) {
-            (Choice::Namespaces, _) | (Choice::Auto, Some(Process::Sandbox(_))) => Ok(Self::Namespaces),
-            (Choice::Engine(tool), _) => Engine::choose(&[tool], &run.cancel).await.map(Self::Engine),
-            (Choice::Auto, Some(Process::Container(container))) => {
+            (Sandbox::Namespaces, _) | (Sandbox::Auto, Some(Process::Sandbox(_))) => Ok(Self::Namespaces),
+            (Sandbox::Docker, _) => Engine::choose(&[Tool::Docker], &run.cancel).await.map(Self::Engine),
+            (Sandbox::Podman, _) => Engine::choose(&[Tool::Podman], &run.cancel).await.map(Self::Engine),
+            (Sandbox::Auto, Some(Process::Container(container))) => {
                 Engine::choose(&[container.engine], &run.cancel).await.map(Self::Engine)
             }
-            (Choice::Auto, None) => {
+            (Sandbox::Auto, None) => {
                 let Err(forbidden) = tokio::task::block_in_place(|| sandbox::probe(cache)) else {
                     return Ok(Self::Namespaces);
                 };
