@@ -124,7 +124,7 @@ impl Report for Answer {
         line("since", self.since.clone())?;
         line("by", self.by.clone())?;
         line("commit", self.commit.clone())?;
-        line("by way of", self.process.clone())?;
+        line("runs as", self.process.clone())?;
         line("ended", self.ended.clone())?;
         let (database, artifacts) = (report::bytes(self.database_bytes), report::bytes(self.artifact_bytes));
         line("data", Some(format!("{} (database {database}, artifacts {artifacts})", self.data)))

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use testbed::{Home, Registry};
 
+use crate::image;
+
 /// The version before the one that is locked today, and its wheel. PyPI keeps both for ever.
 const OLD_CERTIFI: &str =
     "certifi==2026.7.22 --hash=sha256:62f22742b58a1a33014a2b6b706588a8d7e2a88ae7bd1a6ebe8c992928483775\n";
@@ -45,14 +47,7 @@ impl Project {
 
     fn prefixed(&self, home: &Home, program: &[&str], args: &[&str]) -> Command {
         let mut command = home.command(program[0]);
-        // Where packages come from is the machine's setting.
-        for (name, value) in std::env::vars_os() {
-            let kept = ["PIP_", "UV_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
-            let upper = name.to_string_lossy().to_uppercase();
-            if kept.iter().any(|kept| upper.starts_with(kept)) {
-                command.env(name, value);
-            }
-        }
+        image::keep_package_settings(&mut command);
         command.args(&program[1..]).args(["build-image", "--json"]).args(args).current_dir(&self.root);
         command.stdin(Stdio::null());
         command
@@ -450,4 +445,37 @@ fn the_bill_of_materials_is_valid_cyclonedx() {
     for part in ["pkg:pypi/mlflow@", "pkg:deb/debian/libc6@", "arch=amd64", "arch=arm64"] {
         assert!(purls.iter().any(|purl| purl.contains(part)), "no {part}");
     }
+}
+
+#[test]
+fn debian_packages_that_no_server_has_any_more_are_resolved_again() {
+    let home = Home::new();
+    lend(&home, "downloads");
+    lend(&home, "bytecode");
+    let project = Project::new(home.path().join("project"));
+    let locked = fs::read_to_string(project.root.join("mlflow_server/debian.lock")).expect("a lock");
+    let gone = |line: &str| match line.contains("name = \"tzdata\"") {
+        true => line.replace("sha256:", "sha256:0000").replace("/tzdata_", "/tzdata_0"),
+        false => line.to_owned(),
+    };
+    // Digests keep their length.
+    let shortened = |line: String| match line.split_once("sha256:0000") {
+        Some((before, after)) => format!("{before}sha256:0000{}{}", &after[..60], &after[64..]),
+        None => line,
+    };
+    project.edit("debian.lock", |text| text.lines().map(gone).map(shortened).collect::<Vec<_>>().join("\n"));
+    assert_ne!(fs::read_to_string(project.root.join("mlflow_server/debian.lock")).expect("a lock"), locked);
+
+    let registry = Registry::start();
+    let mut args = vec!["--platform".to_owned(), image::platform()];
+    if let Some(registry) = &registry {
+        args.extend(["--push".to_owned(), "--repository".to_owned(), format!("{}/again", registry.host())]);
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = project.command(&home, &args).output().expect("xtask starts");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{err}");
+    assert!(err.contains("no server has tzdata"), "{err}");
+    let resolved = fs::read_to_string(project.root.join("mlflow_server/debian.lock")).expect("a lock");
+    assert!(resolved.contains("tzdata") && !resolved.contains("/tzdata_0"), "{resolved}");
 }
