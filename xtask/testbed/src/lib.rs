@@ -6,6 +6,7 @@
 mod certificate;
 mod home;
 mod http;
+mod loopback;
 mod proxy;
 mod registry;
 mod service;

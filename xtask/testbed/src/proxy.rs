@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::http::{Head, Length, answer};
+use crate::loopback::Loopback;
 
 /// What goes wrong with a request.
 #[derive(Clone, Debug)]
@@ -95,39 +96,26 @@ struct Shared {
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    address: SocketAddr,
+    server: Loopback,
     shared: Arc<Shared>,
-    // Dropping the runtime ends all connections.
-    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Proxy {
     /// A proxy in front of `upstream` that breaks nothing yet.
     pub fn start(upstream: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("an async runtime");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
-        listener.set_nonblocking(true).expect("a socket option");
-        let address = listener.local_addr().expect("a bound address");
         let shared = Arc::new(Shared::default());
         let task = Arc::clone(&shared);
-        runtime.spawn(async move {
-            let listener = TcpListener::from_std(listener).expect("a listening socket");
-            while let Ok((client, _)) = listener.accept().await {
-                let shared = Arc::clone(&task);
-                // A connection that ends early is the client's business.
-                tokio::spawn(async move { drop(connection(client, upstream, &shared).await) });
-            }
+        let server = Loopback::serve(move |client| {
+            let shared = Arc::clone(&task);
+            // A connection that ends early is the client's business.
+            async move { drop(connection(client, upstream, &shared).await) }
         });
-        Self { address, shared, runtime: Some(runtime) }
+        Self { server, shared }
     }
 
     /// Host and port.
     pub fn host(&self) -> String {
-        self.address.to_string()
+        self.server.address.to_string()
     }
 
     /// Replaces the rules.
@@ -154,14 +142,6 @@ impl Proxy {
     pub fn reset(&self) {
         self.shared.log.lock().expect("the log").clear();
         self.shared.received.store(0, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

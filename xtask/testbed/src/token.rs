@@ -1,7 +1,6 @@
 //! A token service as registries trust it (distribution, "Token Authentication Implementation"):
 //! tokens are JSON Web Tokens, signed with a key whose certificate the registry knows.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -11,10 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::certificate::Certificate;
 use crate::http::{Head, Length, answer};
+use crate::loopback::Loopback;
 use crate::tool;
 
 const SERVICE: &str = "testbed registry";
@@ -68,9 +68,8 @@ struct Shared {
 /// A running token service.
 #[derive(Debug)]
 pub struct TokenServer {
-    address: SocketAddr,
+    server: Loopback,
     shared: Arc<Shared>,
-    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl TokenServer {
@@ -78,14 +77,6 @@ impl TokenServer {
     pub fn start(user: &str, password: &str, identity_token: &str) -> Option<Self> {
         let openssl = tool::require("openssl", "openssl")?;
         let certificate = Certificate::for_host("token.testbed")?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("an async runtime");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
-        listener.set_nonblocking(true).expect("a socket option");
-        let address = listener.local_addr().expect("a bound address");
         let shared = Arc::new(Shared {
             user: user.to_owned(),
             password: password.to_owned(),
@@ -96,14 +87,11 @@ impl TokenServer {
             openssl,
         });
         let task = Arc::clone(&shared);
-        runtime.spawn(async move {
-            let listener = TcpListener::from_std(listener).expect("a listening socket");
-            while let Ok((client, _)) = listener.accept().await {
-                let shared = Arc::clone(&task);
-                tokio::spawn(async move { drop(serve(client, &shared).await) });
-            }
+        let server = Loopback::serve(move |client| {
+            let shared = Arc::clone(&task);
+            async move { drop(serve(client, &shared).await) }
         });
-        Some(Self { address, shared, runtime: Some(runtime) })
+        Some(Self { server, shared })
     }
 
     /// Changes what is handed out from now on.
@@ -118,31 +106,23 @@ impl TokenServer {
 
     /// Host and port; also what `GCE_METADATA_HOST` may name.
     pub fn host(&self) -> String {
-        self.address.to_string()
+        self.server.address.to_string()
     }
 
     /// The URL that gives whoever asks the user's password as an OAuth access token, as Google's
     /// token service would (RFC 6749, section 5.1; RFC 8693, section 2.2.1).
     pub fn google_token_url(&self) -> String {
-        format!("http://{}{GOOGLE}", self.address)
+        format!("http://{}{GOOGLE}", self.server.address)
     }
 
     /// The `auth.token` part of a registry's configuration.
     pub(crate) fn registry_config(&self) -> Value {
         json!({
-            "realm": format!("http://{}/token", self.address),
+            "realm": format!("http://{}/token", self.server.address),
             "service": SERVICE,
             "issuer": ISSUER,
             "rootcertbundle": self.shared.certificate.chain(),
         })
-    }
-}
-
-impl Drop for TokenServer {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

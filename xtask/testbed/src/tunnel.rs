@@ -6,57 +6,38 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncWriteExt as _, BufReader, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::http::Head;
+use crate::loopback::Loopback;
 
 /// A running proxy, for `HTTPS_PROXY`.
 #[derive(Debug)]
 pub struct Tunnel {
-    address: SocketAddr,
+    server: Loopback,
     hosts: Arc<Mutex<Vec<String>>>,
-    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Tunnel {
     /// A proxy that leads to `target`, whatever was asked for.
     pub fn start(target: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("an async runtime");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
-        listener.set_nonblocking(true).expect("a socket option");
-        let address = listener.local_addr().expect("a bound address");
         let hosts = Arc::<Mutex<Vec<String>>>::default();
         let seen = Arc::clone(&hosts);
-        runtime.spawn(async move {
-            let listener = TcpListener::from_std(listener).expect("a listening socket");
-            while let Ok((client, _)) = listener.accept().await {
-                let seen = Arc::clone(&seen);
-                tokio::spawn(async move { drop(connect(client, target, &seen).await) });
-            }
+        let server = Loopback::serve(move |client| {
+            let seen = Arc::clone(&seen);
+            async move { drop(connect(client, target, &seen).await) }
         });
-        Self { address, hosts, runtime: Some(runtime) }
+        Self { server, hosts }
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.server.address)
     }
 
     /// The hosts that were asked for, with ports.
     pub fn hosts(&self) -> Vec<String> {
         self.hosts.lock().expect("the hosts").clone()
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
