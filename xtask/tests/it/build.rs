@@ -26,11 +26,7 @@ struct Project {
 
 impl Project {
     fn new(root: PathBuf) -> Self {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
-        copy_tree(&from.join("mlflow_server"), &root.join("mlflow_server"), &|from, to| {
-            fs::copy(from, to).expect("a copy");
-        });
-        fs::copy(from.join("Cargo.toml"), root.join("Cargo.toml")).expect("a copy");
+        image::copy_project(&root);
         Self { root }
     }
 
@@ -99,24 +95,11 @@ fn full_cache() -> &'static Path {
 
 /// Puts a folder of the full cache into the home's, by links: nobody writes into such files.
 fn lend(home: &Home, folder: &str) {
-    copy_tree(&full_cache().join(folder), &cache(home).join(folder), &|from, to| {
+    image::copy_tree(&full_cache().join(folder), &cache(home).join(folder), &|from, to| {
         if fs::hard_link(from, to).is_err() {
             fs::copy(from, to).expect("a copy");
         }
     });
-}
-
-fn copy_tree(from: &Path, to: &Path, place: &dyn Fn(&Path, &Path)) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let (from, to) =
-            (entry.as_ref().expect("an entry").path(), to.join(entry.as_ref().expect("an entry").file_name()));
-        if from.is_dir() {
-            copy_tree(&from, &to, place);
-        } else {
-            place(&from, &to);
-        }
-    }
 }
 
 fn is_root() -> bool {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use testbed::{Home, command, free_port, skip};
 
+use crate::image;
+
 use contents::Contents;
 use store::{BASE, BUILD_BASE, Store};
 
@@ -104,7 +106,7 @@ impl Drop for Group {
 fn an_interrupted_build_leaves_no_program_behind() {
     let Some(store) = Store::get() else { return };
     let (home, marker) = (Home::new(), "271828");
-    let project = store::project(&home);
+    let project = image::project(&home);
     let text = format!("FROM {BUILD_BASE} AS a\nRUN sleep {marker}\nFROM scratch\nCOPY --from=a /etc/hostname /\n");
     std::fs::write(project.join("mlflow_server/Dockerfile"), text).expect("a file");
     let mut program = store.xtask(&home, &project);
@@ -136,7 +138,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 /// Runs `build-image` where only the programs in `tools` are on the PATH.
 fn with_tools(tools: &[&str], args: &[&str]) -> Output {
     let home = Home::new();
-    let project = store::project(&home);
+    let project = image::project(&home);
     let path = home.path().join("bin");
     std::fs::create_dir(&path).expect("a folder");
     for tool in tools {
@@ -188,7 +190,7 @@ fn a_gcloud_without_login_is_told_to_log_in() {
     }
     let home = Home::new();
     let mut program = home.command(env!("CARGO_BIN_EXE_xtask"));
-    program.env("CARGO_MANIFEST_DIR", store::project(&home)).env("CLOUDSDK_CONFIG", home.path().join("gcloud"));
+    program.env("CARGO_MANIFEST_DIR", image::project(&home)).env("CLOUDSDK_CONFIG", home.path().join("gcloud"));
     program.env("CLOUDSDK_CORE_DISABLE_PROMPTS", "1").args(["build-image", "--builder", "cloud-build", "--push"]);
     let output = program.args(["--repository", "europe-docker.pkg.dev/p-1/r/mlflow"]).output().expect("xtask starts");
     let err = String::from_utf8_lossy(&output.stderr);

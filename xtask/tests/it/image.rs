@@ -17,10 +17,15 @@ pub fn cache_home() -> PathBuf {
 /// A copy of what `build-image` reads, because it may write image.lock.
 pub fn project(home: &Home) -> PathBuf {
     let root = home.path().join("project");
+    copy_project(&root);
+    root
+}
+
+/// The same in a folder of the caller's.
+pub fn copy_project(root: &Path) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
     copy(&from.join("mlflow_server"), &root.join("mlflow_server"));
     std::fs::copy(from.join("Cargo.toml"), root.join("Cargo.toml")).expect("a copy");
-    root
 }
 
 /// Runs `build-image` with these arguments, in a project and with the shared cache; its answer.
@@ -84,13 +89,20 @@ fn forget_old_layouts() {
 }
 
 fn copy(from: &Path, to: &Path) {
+    copy_tree(from, to, &|from, to| {
+        std::fs::copy(from, to).expect("a copy");
+    });
+}
+
+/// Makes the folders of `from` in `to`, and each file with `place`.
+pub fn copy_tree(from: &Path, to: &Path, place: &dyn Fn(&Path, &Path)) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder's list").map(|entry| entry.expect("an entry")) {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
-            copy(&source, &target);
+            copy_tree(&source, &target, place);
         } else {
-            std::fs::copy(&source, &target).expect("a copy");
+            place(&source, &target);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Store {
             storage.display()
         );
         std::fs::write(home.path().join("storage.conf"), text).expect("a file");
-        let project = project(&home);
+        let project = crate::image::project(&home);
         let native = home.path().join("native");
         let store = Self { home, buildah, project, native };
         let mut program = store.xtask(&store.home, &store.project);
@@ -123,17 +123,6 @@ impl Store {
             .env("CONTAINERS_STORAGE_CONF", self.home.path().join("storage.conf"))
             .env("BUILDAH_ISOLATION", "chroot");
     }
-}
-
-/// A copy of what `build-image` reads, because it may write image.lock.
-pub fn project(home: &Home) -> PathBuf {
-    let root = home.path().join("project");
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
-    std::fs::create_dir_all(&root).expect("a folder");
-    let server = from.join("mlflow_server");
-    run(Path::new("/bin/cp"), &["-r", server.to_str().expect("UTF-8"), root.to_str().expect("UTF-8")]);
-    std::fs::copy(from.join("Cargo.toml"), root.join("Cargo.toml")).expect("a copy");
-    root
 }
 
 /// A Debian with pip as a tar, made once for all runs.
