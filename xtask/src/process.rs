@@ -38,6 +38,29 @@ pub fn require(name: &str, how_to_get_it: &str) -> Result<PathBuf> {
         .ok_or_else(|| Error::new(Kind::Tool, format!("{name} is not installed")).hint(how_to_get_it.to_owned()))
 }
 
+/// The first of `tools` that `open` finds to work. Where none does, `none` is told why each was
+/// refused; an interruption ends the search.
+pub async fn first_that_works<T: Copy + std::fmt::Display, W>(
+    tools: &[T],
+    open: impl AsyncFn(T) -> Result<W>,
+    none: impl FnOnce(String) -> Error,
+) -> Result<W> {
+    let mut refused = Vec::new();
+    for tool in tools {
+        match open(*tool).await {
+            Ok(works) => return Ok(works),
+            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) => {
+                // The last line is what the tool died of; those before are its attempts.
+                let lines = error.lines();
+                let why = lines.iter().flat_map(|text| text.lines()).rfind(|line| !line.trim().is_empty());
+                refused.push(format!("{tool}: {}", why.unwrap_or_default().trim()));
+            }
+        }
+    }
+    Err(none(refused.join("; ")))
+}
+
 /// A program to run to its end, its stderr passed through to the user unless captured.
 pub struct Program {
     path: PathBuf,

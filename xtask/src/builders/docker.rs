@@ -114,31 +114,22 @@ fn list(args: &[&str]) -> Vec<String> {
 
 /// The first of `wanted` that is there and works; an error says why each was refused.
 pub async fn choose(run: &Run, wanted: &[Tool]) -> Result<(Tool, PathBuf)> {
-    let mut refused = Vec::new();
-    for tool in wanted {
-        let Some(path) = process::find(&[tool.name()]) else {
-            refused.push(format!("{tool}: not installed"));
-            continue;
-        };
-        match answers(run, *tool, &path).await {
-            Ok(()) => return Ok((*tool, path)),
-            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
-            Err(error) => {
-                // The last line is what the tool died of; those before are its attempts.
-                let lines = error.lines();
-                let why = lines.iter().flat_map(|text| text.lines()).rfind(|line| !line.trim().is_empty());
-                refused.push(format!("{tool}: {}", why.unwrap_or_default().trim()));
-            }
-        }
-    }
     let names: Vec<&str> = wanted.iter().map(|tool| tool.name()).collect();
     let message = match names.as_slice() {
         [name] => format!("{name} cannot build here"),
         _ => format!("none of {} can build here", names.join(", ")),
     };
-    Err(Error::new(Kind::Tool, message).source(refused.join("; ")).hint(
-        "start docker's daemon (with the buildx plugin), install podman or buildah, or use --builder native, which needs none",
-    ))
+    let open = async |tool: Tool| {
+        let path = process::find(&[tool.name()]).ok_or_else(|| Error::new(Kind::Tool, "not installed"))?;
+        answers(run, tool, &path).await?;
+        Ok((tool, path))
+    };
+    process::first_that_works(wanted, open, |refused| {
+        Error::new(Kind::Tool, message).source(refused).hint(
+            "start docker's daemon (with the buildx plugin), install podman or buildah, or use --builder native, which needs none",
+        )
+    })
+    .await
 }
 
 async fn answers(run: &Run, tool: Tool, path: &Path) -> Result<()> {

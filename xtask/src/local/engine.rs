@@ -145,22 +145,17 @@ impl Engine {
 
     /// The first of `tools` that works; an error says why each was refused.
     pub async fn choose(tools: &[Tool], cancel: &CancellationToken) -> Result<Self> {
-        let mut refused = Vec::new();
-        for tool in tools {
-            match Self::open(*tool, cancel).await {
-                Ok(engine) => return Ok(engine),
-                Err(error) if error.kind() == Kind::Interrupted => return Err(error),
-                Err(error) => {
-                    let lines = error.lines();
-                    let why = lines.iter().flat_map(|text| text.lines()).rfind(|line| !line.trim().is_empty());
-                    refused.push(format!("{tool}: {}", why.unwrap_or_default().trim()));
-                }
-            }
-        }
         let names: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
-        Err(Error::new(Kind::Tool, format!("no container runs here with {}", names.join(" or ")))
-            .source(refused.join("; "))
-            .hint(format!("install {}, or start its daemon or machine", names.join(" or "))))
+        process::first_that_works(
+            tools,
+            async |tool| Self::open(tool, cancel).await,
+            |refused| {
+                Error::new(Kind::Tool, format!("no container runs here with {}", names.join(" or ")))
+                    .source(refused)
+                    .hint(format!("install {}, or start its daemon or machine", names.join(" or ")))
+            },
+        )
+        .await
     }
 
     async fn ask(&self, args: &[&str]) -> Result<String> {
