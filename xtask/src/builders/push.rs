@@ -23,7 +23,30 @@ pub struct Pushed {
 /// Pushes `built`, whose `draft` knows all digests, and points the tag of `reference` at it. The
 /// bills of materials come after the manifests that they describe and before the tag. Where the tag
 /// points at the image already, that is the only question asked.
+///
+/// Gives the image that was pushed: another one where debian.lock had to be resolved again for a
+/// layer that the registry lacks.
 pub async fn push(
+    run: &Run,
+    draft: &mut Draft,
+    built: Built,
+    reference: &Reference,
+    login: CredentialSource,
+) -> Result<(Built, Pushed)> {
+    let planned_with_old_lock = !draft.is_resolved_again();
+    match push_as_planned(run, draft, &built, reference, login.clone()).await {
+        // Nothing has a tag yet.
+        Err(_) if planned_with_old_lock && draft.is_resolved_again() => {
+            let downloaded = draft.complete(run, &Wanted::Nothing).await?;
+            let built = draft.built(downloaded)?;
+            let pushed = push_as_planned(run, draft, &built, reference, login).await?;
+            Ok((built, pushed))
+        }
+        pushed => Ok((built, pushed?)),
+    }
+}
+
+async fn push_as_planned(
     run: &Run,
     draft: &mut Draft,
     built: &Built,

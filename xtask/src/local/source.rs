@@ -61,10 +61,7 @@ impl Source {
         locked: bool,
     ) -> Result<Digest> {
         match self {
-            Self::Build => {
-                let built = native::build(run, config, &options(config, platform, locked), false).await?;
-                Ok(manifest_of(&built, platform)?)
-            }
+            Self::Build => built(run, config, platform, locked, false).await,
             Self::Layout(dir) => Ok(image::from_layout(dir, platform)?.digest),
             Self::Registry(_) => Ok(self.fetch(run, config, cache, platform, locked).await?.digest),
         }
@@ -80,10 +77,7 @@ impl Source {
         locked: bool,
     ) -> Result<Image> {
         let digest = match self {
-            Self::Build => {
-                let built = native::build(run, config, &options(config, platform, locked), true).await?;
-                manifest_of(&built, platform)?
-            }
+            Self::Build => built(run, config, platform, locked, true).await?,
             Self::Layout(dir) => {
                 let dir = dir.canonicalize().on_machine(|| format!("cannot find {}", dir.display()))?;
                 return image::from_layout(&dir, platform);
@@ -97,11 +91,10 @@ impl Source {
     }
 }
 
-fn options(config: &Config, platform: Platform, locked: bool) -> Options {
-    Options { platforms: vec![platform], locked, ..Options::new(config) }
-}
-
-fn manifest_of(built: &crate::builders::draft::Built, platform: Platform) -> Result<Digest> {
+/// The manifest's digest of the image that the locks describe; with `materialize` it is built.
+async fn built(run: &Run, config: &Config, platform: Platform, locked: bool, materialize: bool) -> Result<Digest> {
+    let options = Options { platforms: vec![platform], locked, ..Options::new(config) };
+    let built = native::build(run, config, &options, materialize).await?;
     let image = built.images.iter().find(|image| image.platform == platform);
     image
         .map(|image| image.manifest.digest)

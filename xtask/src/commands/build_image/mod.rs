@@ -106,17 +106,9 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     }
     let pushed = match &target {
         Some(reference) => {
-            let login = args.login.source()?;
-            let planned_with_old_lock = !draft.is_resolved_again();
-            match push::push(run, &mut draft, &built, reference, login.clone()).await {
-                // Nothing has a tag yet: what is pushed now is the image of the new debian.lock.
-                Err(_) if planned_with_old_lock && draft.is_resolved_again() => {
-                    let downloaded = draft.complete(run, &wanted).await?;
-                    built = draft.built(downloaded)?;
-                    push::push(run, &mut draft, &built, reference, login).await?
-                }
-                pushed => pushed?,
-            }
+            let pushed;
+            (built, pushed) = push::push(run, &mut draft, built, reference, args.login.source()?).await?;
+            pushed
         }
         None => push::Pushed::default(),
     };
