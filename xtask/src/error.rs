@@ -33,6 +33,20 @@ pub enum Kind {
     Failed = 11,
     /// A check answered no: smoke failed, a lock is stale, nothing is deployed.
     Check = 12,
+    /// Someone else changed the Deployment while it rolled out: their version stands.
+    Superseded = 13,
+    /// The new server failed, and going back would break it: the database's schema has moved.
+    RollbackRefused = 14,
+    /// The credentials are good, but not allowed to do this.
+    Forbidden = 15,
+    /// Another tool or person manages the object, or has paused it.
+    Conflict = 16,
+    /// The image is not in the registry, or not for the nodes' platform.
+    Image = 17,
+    /// The API server refuses an object: invalid, over quota, against a policy.
+    Refused = 18,
+    /// The new server failed, and going back to the old one failed too.
+    RollbackFailed = 19,
     /// Ctrl-C or SIGTERM.
     Interrupted = 130,
 }
@@ -177,5 +191,8 @@ mod tests {
         assert_eq!(codes.map(Kind::exit_code), [1, 2, 3, 4, 5, 6, 7]);
         let codes = [Kind::Machine, Kind::Locked, Kind::RolledBack, Kind::Failed, Kind::Check, Kind::Interrupted];
         assert_eq!(codes.map(Kind::exit_code), [8, 9, 10, 11, 12, 130]);
+        let codes = [Kind::Superseded, Kind::RollbackRefused, Kind::Forbidden, Kind::Conflict, Kind::Image];
+        assert_eq!(codes.map(Kind::exit_code), [13, 14, 15, 16, 17]);
+        assert_eq!([Kind::Refused, Kind::RollbackFailed].map(Kind::exit_code), [18, 19]);
     }
 }

@@ -8,7 +8,7 @@ use mlflow_image::{Digest, Platform};
 
 use crate::cache::Cache;
 use crate::commands::Run;
-use crate::config::{Config, Environment, LocalConfig};
+use crate::config::{Config, LocalConfig};
 use crate::error::Result;
 use crate::local::backend::Backend;
 use crate::local::deploy::{Deploy, Done, Options, release_id, url};
@@ -58,7 +58,7 @@ pub struct Args {
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let begun = Instant::now();
     let config = Config::load(&args.env)?;
-    let Environment::Local(local) = &config.environment;
+    let local = config.local()?;
     let home = Home::of(&args.env)?;
     let cache = Cache::open()?;
     let options = Options {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::commands::Run;
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::local::runner;
 use crate::local::state::{Home, State};
@@ -27,7 +27,7 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    let Environment::Local(local) = &config.environment;
+    let local = config.local()?;
     let home = Home::of(&args.env)?;
     if !home.dir.exists() {
         let answer = Answer { env: args.env, stopped: false, killed: false, data: None, deleted: false };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::commands::Run;
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::local::state::Home;
 use crate::mlflow::smoke::{self, Check, Target};
@@ -79,7 +79,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
 /// Address and MLflow version of what an environment runs.
 fn deployed(env: &str) -> Result<(Url, Option<String>)> {
     let config = Config::load(env)?;
-    let Environment::Local(_) = &config.environment;
+    let _ = config.local()?;
     let running = Home::of(env)?.running()?.ok_or_else(|| {
         Error::new(Kind::Check, format!("environment {env} runs no server"))
             .hint(format!("run `cargo xtask deploy --env {env}`, or name a server with --url"))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlflow_image::Digest;
 
 use crate::commands::Run;
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config};
 use crate::error::{Kind, Result};
 use crate::local::deploy::url;
 use crate::local::spec::Process;
@@ -32,7 +32,7 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    let Environment::Local(local) = &config.environment;
+    let local = config.local()?;
     let home = Home::of(&args.env)?;
     let state = home.state()?;
     let running = runner::running(&home).await?;

@@ -3,6 +3,7 @@
 //! The command line beats an environment variable beats the file beats the default. Every value
 //! remembers its origin.
 
+pub mod cluster;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -13,9 +14,10 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::repo;
 use table::Table;
 
+use cluster::ClusterConfig;
 #[cfg(test)]
 use table::Origin;
-pub use table::Setting;
+pub use table::{Setting, did_you_mean};
 
 /// The file at the repository's root.
 const FILE: &str = "deploy.toml";
@@ -57,6 +59,8 @@ pub struct ImageConfig {
 pub enum Environment {
     /// The built image in a sandbox of this machine.
     Local(LocalConfig),
+    /// A Kubernetes cluster.
+    Cluster(Box<ClusterConfig>),
 }
 
 /// `kind = "local"`.
@@ -102,6 +106,25 @@ impl Config {
             Err(error) => return Err(error).context(Kind::Config, || format!("cannot read {}", path.display())),
         };
         resolve(&root, env, &text, &|name| std::env::var(name).ok())
+    }
+}
+
+impl Config {
+    /// The settings of a server on this machine.
+    ///
+    /// # Errors
+    /// `Usage` where the environment is in a cluster.
+    pub fn local(&self) -> Result<&LocalConfig> {
+        match &self.environment {
+            Environment::Local(local) => Ok(local),
+            Environment::Cluster(cluster) => Err(Error::new(
+                Kind::Usage,
+                format!(
+                    "environment {} is in the cluster of context {:?}, not on this machine",
+                    self.env, cluster.context
+                ),
+            )),
+        }
     }
 }
 

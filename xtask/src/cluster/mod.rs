@@ -1,0 +1,27 @@
+//! A server in a Kubernetes cluster: what is applied, by whom, and whether it works.
+//!
+//! `render` and `rollout::verdict` are pure. The rest observes (read only) or acts, and is driven by
+//! `commands::deploy`. Nothing here reads the current context of a kubeconfig.
+
+pub mod connect;
+pub mod failure;
+pub mod object;
+
+pub use connect::Cluster;
+pub use object::{Object, ObjectKind};
+
+/// The field manager of everything that this program applies.
+pub const MANAGER: &str = "mlflow-on-kubernetes";
+
+/// The name of the Deployment, the Service and whatever else there is one of.
+pub const NAME: &str = "mlflow";
+
+/// The label that marks what is ours, with [`MANAGER`] as its value
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>).
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// The server's port in the pod.
+pub const PORT: u16 = 5000;
+
+/// The container that runs MLflow.
+pub const CONTAINER: &str = "mlflow";

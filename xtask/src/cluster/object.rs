@@ -1,0 +1,138 @@
+//! Kubernetes objects as they are applied: their kind, and their JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// The kinds that this program applies, in the order in which they are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// `v1`.
+    Namespace,
+    /// `v1`.
+    ServiceAccount,
+    /// `v1`.
+    ConfigMap,
+    /// `v1`.
+    Secret,
+    /// `networking.k8s.io/v1`.
+    NetworkPolicy,
+    /// `policy/v1`.
+    PodDisruptionBudget,
+    /// `v1`.
+    Service,
+    /// `apps/v1`.
+    Deployment,
+    /// `autoscaling/v2`.
+    HorizontalPodAutoscaler,
+    /// `gateway.networking.k8s.io/v1`.
+    HttpRoute,
+}
+
+impl ObjectKind {
+    /// All, in the order in which they are applied.
+    pub const ALL: [ObjectKind; 10] = [
+        Self::Namespace,
+        Self::ServiceAccount,
+        Self::ConfigMap,
+        Self::Secret,
+        Self::NetworkPolicy,
+        Self::PodDisruptionBudget,
+        Self::Service,
+        Self::Deployment,
+        Self::HorizontalPodAutoscaler,
+        Self::HttpRoute,
+    ];
+
+    /// API group, version, kind and plural.
+    const fn names(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            Self::Namespace => ("", "v1", "Namespace", "namespaces"),
+            Self::ServiceAccount => ("", "v1", "ServiceAccount", "serviceaccounts"),
+            Self::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+            Self::Secret => ("", "v1", "Secret", "secrets"),
+            Self::NetworkPolicy => ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+            Self::PodDisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+            Self::Service => ("", "v1", "Service", "services"),
+            Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Self::HorizontalPodAutoscaler => {
+                ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+            }
+            Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+        }
+    }
+
+    /// The kind as in a manifest.
+    pub const fn kind(self) -> &'static str {
+        self.names().2
+    }
+
+    /// The API group; empty for the core.
+    pub const fn group(self) -> &'static str {
+        self.names().0
+    }
+
+    /// The plural, as in URLs and RBAC rules.
+    pub const fn plural(self) -> &'static str {
+        self.names().3
+    }
+
+    /// Whether objects of this kind live in a namespace.
+    pub const fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace)
+    }
+
+    /// The kind of a manifest's `kind`.
+    pub fn of(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.kind() == kind)
+    }
+
+    /// How kube's dynamic API addresses it.
+    pub fn resource(self) -> kube::core::ApiResource {
+        let (group, version, kind, plural) = self.names();
+        kube::core::ApiResource::from_gvk_with_plural(&kube::core::GroupVersionKind::gvk(group, version, kind), plural)
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+/// An object as it is applied: complete, with `apiVersion`, `kind` and `metadata`.
+#[derive(Clone, PartialEq)]
+pub struct Object {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Its JSON.
+    pub value: Value,
+}
+
+impl Object {
+    /// A typed object as JSON. `None` for a kind that this program does not apply.
+    pub fn new(typed: &impl Serialize) -> Option<Self> {
+        let value = serde_json::to_value(typed).ok()?;
+        let kind = ObjectKind::of(value.get("kind")?.as_str()?)?;
+        Some(Self { kind, value })
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        self.value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// A Secret's content is never shown.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name())
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name())
+    }
+}

@@ -1,0 +1,145 @@
+//! `kind = "kubernetes"` and `kind = "gke"`: a server in a cluster.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A server in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// The kubeconfig file; `None`: what `KUBECONFIG` names, else `~/.kube/config`.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it. Named always: the current one is never taken.
+    pub context: String,
+    /// The namespace, made when it is missing.
+    pub namespace: String,
+    /// The tracking server itself.
+    pub server: ServerConfig,
+    /// Where runs, metrics and models are recorded.
+    pub database: Database,
+    /// Where artifacts are kept.
+    pub artifacts: Artifacts,
+    /// How clients reach it.
+    pub access: Access,
+    /// How a rollout is judged.
+    pub rollout: RolloutConfig,
+    /// Whether the credentials that pushed are handed to the cluster as a pull secret.
+    pub pull_secret: PullSecret,
+}
+
+/// The pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Pods, where no autoscaler decides.
+    pub replicas: u32,
+    /// The most pods that an autoscaler may start; `None`: no autoscaler.
+    pub max_replicas: Option<u32>,
+    /// Worker processes in each.
+    pub workers: u16,
+    /// CPU that each asks for, as a Kubernetes quantity.
+    pub cpu: String,
+    /// Memory that each asks for and may not exceed, as a Kubernetes quantity.
+    pub memory: String,
+    /// Space for artifacts in transit (`/tmp`), as a Kubernetes quantity.
+    pub scratch: String,
+    /// Further variables for MLflow and its storage clients. No secrets: they are readable.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Where runs, metrics and models are recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A `postgresql://` URI, with its password.
+    Uri(Secret),
+    /// Cloud SQL through the Auth Proxy, a native sidecar.
+    CloudSql(CloudSql),
+}
+
+/// A Cloud SQL database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudSql {
+    /// `PROJECT:REGION:INSTANCE`.
+    pub instance: String,
+    /// The database's name.
+    pub database: String,
+    /// The database user; for IAM logins the service account without `.gserviceaccount.com`.
+    pub user: String,
+    /// The user's password; `None`: IAM logs in.
+    pub password: Option<Secret>,
+    /// The proxy's image.
+    pub proxy_image: String,
+    /// Whether the instance is reached at its private address.
+    pub private_ip: bool,
+    /// Another address of the Cloud SQL Admin API, for tests and private endpoints.
+    pub admin_api: Option<String>,
+}
+
+/// Where artifacts are kept, and with whose rights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifacts {
+    /// `gs://BUCKET[/PATH]`, or whatever else MLflow's server can reach.
+    pub uri: String,
+    /// Whose rights the pod has at Google.
+    pub identity: Identity,
+}
+
+/// Whose rights the pod has at Google.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// None, or what the node has.
+    Ambient,
+    /// Workload Identity Federation for GKE: the Kubernetes service account acts as this one.
+    Workload(String),
+    /// A service account's JSON key, mounted as a file.
+    Key(Secret),
+}
+
+/// A secret, by where it is found. The value itself is never part of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// A file of this machine.
+    File(PathBuf),
+    /// An environment variable of this machine.
+    Variable(String),
+    /// A Secret of the namespace that someone else keeps: its name and key.
+    Existing {
+        /// The Secret's name.
+        name: String,
+        /// The key in it.
+        key: String,
+    },
+}
+
+/// How clients reach the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Names under which clients from outside the cluster reach it; others are refused.
+    pub hosts: Vec<String>,
+    /// Whether the Service gets an address of its own outside the cluster.
+    pub load_balancer: bool,
+    /// The Gateway (`NAMESPACE/NAME`) that an HTTPRoute is attached to.
+    pub gateway: Option<String>,
+}
+
+/// How a rollout is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutConfig {
+    /// How long new pods may take in all.
+    pub deadline: Duration,
+    /// How long they must stay up before they are believed.
+    pub soak: Duration,
+    /// How many earlier releases can be gone back to.
+    pub keep: usize,
+}
+
+/// Whether the cluster gets the credentials that pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullSecret {
+    /// When the registry asks for a login and is not one of Google's while the cluster is (`gke`).
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never: the nodes can pull, or the namespace's own secret does it.
+    Never,
+}
