@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::OutputArgs;
 use crate::error::Error;
+use crate::github::Workflow;
 use crate::report::{self, Report};
 
 /// How often a bar's state is printed as a line where stderr is not a terminal.
@@ -22,6 +23,7 @@ pub struct Ui {
     quiet: bool,
     colour: bool,
     bars: Option<MultiProgress>,
+    workflow: Option<Workflow>,
 }
 
 impl Ui {
@@ -30,13 +32,13 @@ impl Ui {
         let terminal = io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let bars = (terminal && !args.quiet).then(MultiProgress::new);
-        Self { json: args.json, quiet: args.quiet, colour, bars }
+        Self { json: args.json, quiet: args.quiet, colour, bars, workflow: Workflow::from_env() }
     }
 
     /// A `Ui` that prints nothing but results; for tests.
     #[cfg(test)]
     pub fn silent() -> Self {
-        Self { json: false, quiet: true, colour: false, bars: None }
+        Self { json: false, quiet: true, colour: false, bars: None, workflow: None }
     }
 
     /// Prints the command's answer on stdout.
@@ -48,6 +50,8 @@ impl Ui {
         } else {
             report.human(&mut out)?;
         }
+        // The summary page is a courtesy: without it the answer is still the answer.
+        let _ = self.workflow.as_ref().map(|workflow| workflow.summarize(report));
         out.flush()
     }
 
@@ -72,6 +76,10 @@ impl Ui {
         }
         if let Some(hint) = error.hint_text() {
             self.line("36;1", "hint", hint);
+        }
+        if let Some(workflow) = &self.workflow {
+            // Nothing is left to report to when stderr is closed.
+            let _ = writeln!(io::stderr(), "{}", workflow.annotate(error));
         }
         if self.json {
             let value = serde_json::json!({

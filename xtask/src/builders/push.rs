@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use mlflow_image::{Digest, sbom};
 
-use super::draft::{Built, Draft, Wanted};
+use super::draft::{Built, Draft, Options, Wanted};
 use crate::cache::Cache;
 use crate::commands::Run;
+use crate::config::Config;
 use crate::error::Result;
 use crate::registry::{Access, Blob, Client, CredentialSource, Manifest, Reference};
 
@@ -70,6 +71,23 @@ async fn push_as_planned(
     attach_bills(&client, draft, built, reference).await?;
     client.put_manifest(&tag, built.index.media_type, &built.index.bytes).await?;
     Ok(Pushed { downloaded_bytes, pushed_bytes: client.sent_bytes() })
+}
+
+/// Builds what `config` describes, as far as the registry lacks it, and points the tag of
+/// `reference` at it. Gives MLflow's version too.
+pub async fn build(
+    run: &Run,
+    config: &Config,
+    options: &Options,
+    reference: &Reference,
+    login: CredentialSource,
+) -> Result<(Built, Pushed, String)> {
+    let mut draft = Draft::plan(run, config, options).await?;
+    let downloaded = draft.complete(run, &Wanted::Nothing).await?;
+    let built = draft.built(downloaded)?;
+    draft.store(&built)?;
+    let (built, pushed) = push(run, &mut draft, built, reference, login).await?;
+    Ok((built, pushed, draft.project.version))
 }
 
 /// Pushes an image whose blobs are all in the cache, and points the tag of `reference` at it.

@@ -1,4 +1,4 @@
-//! `deploy`: observe -> plan -> execute -> report, for an environment of this machine.
+//! `deploy` on this machine.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mlflow_image::{Digest, Platform};
 
+use super::Args;
 use crate::cache::Cache;
 use crate::commands::Run;
 use crate::config::{Config, LocalConfig};
@@ -16,60 +17,30 @@ use crate::local::plan::{self, Observed, Step};
 use crate::local::source::Source;
 use crate::local::state::{Home, Release};
 use crate::local::{port, rootfs, runner, server};
-use crate::mlflow::smoke::CheckReport;
-use crate::process::Program;
+use crate::mlflow::{self, smoke::CheckReport};
+use crate::provenance::Provenance;
 use crate::report::{self, Report};
-use crate::{config, mlflow};
 
 /// How long a server that should be healthy may take to say so.
 const HEALTHY: Duration = Duration::from_secs(10);
 
-/// Deploy the server to an environment, prove that it works, undo it when it fails
-///
-/// Exit code 10: the new server failed and the old one runs again; 11: nothing serves now.
-#[derive(clap::Args)]
-pub struct Args {
-    /// The environment in deploy.toml.
-    #[arg(long, default_value = config::LOCAL)]
-    env: String,
-    /// The image: oci:DIR or a registry reference. Default: built from the locks.
-    #[arg(long, value_name = "oci:DIR|REF")]
-    image: Option<String>,
-    /// The port on 127.0.0.1. Default: the last one, else the first free one from 5000.
-    #[arg(long)]
-    port: Option<u16>,
-    /// Print what would be done, and do nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Ask no questions. Nothing that this kind of environment does needs one.
-    #[arg(long, short)]
-    yes: bool,
-    /// Fail instead of changing image.lock.
-    #[arg(long)]
-    locked: bool,
-    /// Leave the smoke test out: the server counts as working once it is healthy.
-    #[arg(long)]
-    no_smoke: bool,
-    /// Seconds that the server may take until it serves.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    wait: u64,
-}
+/// How long a server may take until it serves, unless the user says otherwise.
+const WAIT: Duration = Duration::from_secs(120);
 
-pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
+/// Deploys to this machine.
+pub async fn run(args: &Args, run: &Run, config: &Config, local: &LocalConfig) -> Result<ExitCode> {
     let begun = Instant::now();
-    let config = Config::load(&args.env)?;
-    let local = config.local()?;
     let home = Home::of(&args.env)?;
     let cache = Cache::open()?;
     let options = Options {
         source: args.image.as_deref().map_or(Ok(Source::Build), str::parse)?,
         locked: args.locked,
         smoke: !args.no_smoke,
-        wait: Duration::from_secs(args.wait),
+        wait: args.wait.map_or(WAIT, Duration::from_secs),
     };
     // A dry run changes nothing, so it may look while another run is at work.
     let lock = if args.dry_run { None } else { Some(home.lock()?) };
-    let (backend, observed, mut wanted) = observe(run, &config, local, &home, &cache, &options, &args).await?;
+    let (backend, observed, wanted) = observe(run, config, local, &home, &cache, &options, args).await?;
     let steps = plan::plan(&observed, &wanted, options.smoke);
     let mut answer = Answer {
         env: args.env.clone(),
@@ -88,17 +59,8 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     } else if steps.is_empty() {
         answer.version = observed.state.current.and_then(|release| release.version);
     } else {
-        wanted.commit = commit(&config);
-        let deploy = Deploy {
-            run,
-            config: &config,
-            cache: &cache,
-            home: &home,
-            options: &options,
-            backend: &backend,
-            observed,
-            wanted,
-        };
+        let deploy =
+            Deploy { run, config, cache: &cache, home: &home, options: &options, backend: &backend, observed, wanted };
         let Done { steps, release, checks } = deploy.execute(steps).await?;
         (answer.steps, answer.checks, answer.version) = (steps, checks, release.version);
         if let Err(error) = prune(&cache, &backend).await {
@@ -135,6 +97,7 @@ async fn observe(
     if let Some(last) = last.filter(|last| *last != port && asked.is_none()) {
         run.ui.warn(format!("port {last} of the last deploy is taken: {port} is used instead"));
     }
+    let Provenance { by, commit, .. } = Provenance::of(&config.root);
     let installed = backend.open(cache, &image).await?;
     let wanted = Release {
         id: release_id(),
@@ -146,8 +109,8 @@ async fn observe(
         workers: local.workers,
         data,
         at: report::now(),
-        by: user(),
-        commit: None,
+        by,
+        commit,
         engine: backend.tool(),
     };
     let same = running.as_ref().is_some_and(|running| running.same_server(&wanted));
@@ -159,21 +122,6 @@ async fn observe(
     let fetched = matches!(options.source, Source::Layout(_));
     let observed = Observed { state, running, healthy, database, fetched, installed: installed.is_some() };
     Ok((backend, observed, wanted))
-}
-
-/// Who deploys: as the session says, else as this machine knows the user.
-fn user() -> String {
-    let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-    let uid = nix::unistd::getuid();
-    let known = || nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
-    named.or_else(known).unwrap_or_else(|| format!("user {uid}"))
-}
-
-/// The checkout's commit, where git is installed and this is a checkout.
-fn commit(config: &Config) -> Option<String> {
-    let git = Program::new("git").args(["rev-parse", "--verify", "--quiet", "HEAD"]).dir(&config.root);
-    let text = String::from_utf8(git.read().ok()?).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// Removes unpacked images that no environment of this user names.
