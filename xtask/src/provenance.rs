@@ -5,7 +5,7 @@ use crate::process::Program;
 use std::path::Path;
 
 /// Who deploys what from where.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Provenance {
     /// A person, or a workflow's actor.
     pub by: String,
@@ -34,8 +34,13 @@ fn workflow_run(var: impl Fn(&str) -> Option<String>) -> Option<String> {
     Some(format!("{server}/{repository}/actions/runs/{id}"))
 }
 
+/// This machine's own name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// As the login says, else as this machine knows the user.
-fn user() -> String {
+pub fn user() -> String {
     let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
     let uid = nix::unistd::getuid();
     let known = || nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);

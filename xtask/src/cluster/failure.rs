@@ -1,6 +1,7 @@
 //! What the API server, or the way to it, answered: as an error of ours.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 use kube::core::Status;
 
@@ -49,13 +50,16 @@ fn status_kind(status: &Status) -> Kind {
         403 => Kind::Forbidden,
         409 => Kind::Conflict,
         400 | 404 | 413 | 422 => Kind::Refused,
+        500 if status.message.contains("failed calling webhook") => Kind::Refused,
         _ => Kind::Remote,
     }
 }
 
 /// Whether an admission plugin or webhook said no, which is about the object and not about rights.
 fn is_admission(message: &str) -> bool {
-    ["admission webhook", "violates PodSecurity", "ValidatingAdmissionPolicy"].iter().any(|sign| message.contains(sign))
+    ["admission webhook", "violates PodSecurity", "ValidatingAdmissionPolicy", "being terminated"]
+        .iter()
+        .any(|sign| message.contains(sign))
 }
 
 fn is_auth(error: &(dyn StdError + 'static)) -> bool {
@@ -69,11 +73,55 @@ fn is_auth(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// kube prints the whole status twice: the server's own sentence says it.
+/// kube prints the whole status twice: the server's own sentence says it, or its list of causes.
 fn cause(error: kube::Error) -> Box<dyn StdError + Send + Sync> {
     match error {
-        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone().into(),
+        kube::Error::Api(status) => match Lines::chain(causes(&status)) {
+            Some(lines) => Box::new(lines),
+            None if status.message.is_empty() => format!("it answered {} {}", status.code, status.reason).into(),
+            None => status.message.clone().into(),
+        },
         other => Box::new(other),
+    }
+}
+
+/// What a status blames, a line for each field.
+pub fn causes(status: &Status) -> Vec<String> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let mut lines: Vec<String> = causes
+        .filter(|cause| !cause.message.is_empty())
+        .map(|cause| match cause.field.as_str() {
+            "" | "<nil>" => cause.message.clone(),
+            field => format!("{}: {}", field.trim_start_matches('.'), cause.message),
+        })
+        .collect();
+    lines.dedup();
+    lines
+}
+
+/// Several lines as a chain of causes, so that each is printed on its own line.
+#[derive(Debug)]
+pub struct Lines {
+    line: String,
+    next: Option<Box<Lines>>,
+}
+
+impl Lines {
+    /// The chain of these lines; `None` for none.
+    pub fn chain(lines: Vec<String>) -> Option<Self> {
+        lines.into_iter().rev().fold(None, |next, line| Some(Self { line, next: next.map(Box::new) }))
+    }
+}
+
+impl fmt::Display for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+impl StdError for Lines {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.next.as_deref().map(|next| next as _)
     }
 }
 
@@ -84,9 +132,7 @@ mod tests {
     #[test]
     fn an_answer_gives_the_exit_code() {
         let check = |code: u16, message: &str, expected: Kind| {
-            let mut status = Status::default();
-            status.code = code;
-            status.message = message.to_owned();
+            let status = Status { code, message: message.to_owned(), ..Status::default() };
             assert_eq!(kind(&kube::Error::Api(Box::new(status))), expected, "{code} {message}");
         };
         check(401, "Unauthorized", Kind::Auth);
@@ -95,7 +141,9 @@ mod tests {
         check(403, "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\"", Kind::Refused);
         check(409, "Apply failed with 1 conflict", Kind::Conflict);
         check(422, "Deployment.apps \"mlflow\" is invalid", Kind::Refused);
+        check(403, "namespace a because it is being terminated", Kind::Refused);
         check(500, "etcdserver: request timed out", Kind::Remote);
+        check(500, "Internal error occurred: failed calling webhook \"a\": connection refused", Kind::Refused);
         check(503, "", Kind::Remote);
     }
 }

@@ -3,9 +3,14 @@
 //! `render` and `rollout::verdict` are pure. The rest observes (read only) or acts, and is driven by
 //! `commands::deploy`. Nothing here reads the current context of a kubeconfig.
 
+pub mod apply;
+pub mod call;
 pub mod connect;
+pub mod diff;
 pub mod failure;
+pub mod lease;
 pub mod object;
+pub mod release;
 
 pub use connect::Cluster;
 pub use object::{Object, ObjectKind};
@@ -19,6 +24,9 @@ pub const NAME: &str = "mlflow";
 /// The label that marks what is ours, with [`MANAGER`] as its value
 /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>).
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// The prefix of our own labels and annotations: `mlflow-on-kubernetes/release`.
+pub const PREFIX: &str = "mlflow-on-kubernetes";
 
 /// The server's port in the pod.
 pub const PORT: u16 = 5000;

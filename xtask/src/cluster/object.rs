@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 /// The kinds that this program applies, in the order in which they are applied.
@@ -101,6 +101,35 @@ impl fmt::Display for ObjectKind {
     }
 }
 
+impl Serialize for ObjectKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.kind())
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let kind = String::deserialize(deserializer)?;
+        Self::of(&kind)
+            .ok_or_else(|| serde::de::Error::custom(format!("a kind that this program does not apply: {kind}")))
+    }
+}
+
+/// An object by kind and name, in the environment's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
 /// An object as it is applied: complete, with `apiVersion`, `kind` and `metadata`.
 #[derive(Clone, PartialEq)]
 pub struct Object {
@@ -116,6 +145,11 @@ impl Object {
         let value = serde_json::to_value(typed).ok()?;
         let kind = ObjectKind::of(value.get("kind")?.as_str()?)?;
         Some(Self { kind, value })
+    }
+
+    /// Kind and name.
+    pub fn reference(&self) -> ObjectRef {
+        ObjectRef { kind: self.kind, name: self.name().to_owned() }
     }
 
     /// `metadata.name`.
