@@ -57,3 +57,24 @@ fn mlflows_own_client_logs_a_model_and_reads_it_back() {
     let script = scripts().join("seed_check.py");
     client(&server, &[script.to_str().unwrap(), &server.url()], "");
 }
+
+#[test]
+fn a_kept_connection_loses_no_request_when_the_server_stops() {
+    let rootfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mlflow_server/rootfs");
+    let packages = rootfs.join("opt/mlflow/lib/python3.13/site-packages");
+    let started = Server::start_with(&Database::sqlite(), |_, command| {
+        command.env("PYTHONPATH", packages);
+        command.env("MLFLOW_UVICORN_OPTS", "--http mlflow_server_drain:DrainingProtocol");
+    });
+    let Some(server) = started else { return };
+    let mut kept = server::Connection::open(&server);
+    let mut silent = server::Connection::open(&server);
+    assert!(!kept.get("/health").contains("connection: close"));
+    let stops = testbed::command("kill").arg(server.pid().to_string()).status();
+    assert!(stops.is_ok_and(|status| status.success()));
+    server.wait_for("Shutting down");
+    for connection in [&mut kept, &mut silent] {
+        let answer = connection.get("/health");
+        assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+    }
+}

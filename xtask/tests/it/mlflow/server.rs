@@ -1,6 +1,7 @@
 //! An MLflow server of one test, with a database of its own.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -141,7 +142,7 @@ impl Server {
         change(&home, &mut command);
         let service = Service::start(command, home.file("server.log"));
         let server = Self { home, service, port };
-        server.wait();
+        server.wait_for("Uvicorn running on");
         Some(server)
     }
 
@@ -160,12 +161,43 @@ impl Server {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    fn wait(&self) {
+    /// The id of `mlflow server`, the parent of uvicorn.
+    pub fn pid(&self) -> u32 {
+        self.service.id()
+    }
+
+    /// Waits until it has logged `text`.
+    pub fn wait_for(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(120);
-        while !self.service.log().contains("Uvicorn running on") {
-            assert!(Instant::now() < deadline, "the server does not start: {}", self.log_tail());
-            std::thread::sleep(Duration::from_millis(100));
+        while !self.service.log().contains(text) {
+            assert!(Instant::now() < deadline, "the server does not log {text:?}: {}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// One connection to a server, which is kept between requests.
+pub struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub fn open(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.address()).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        Self(BufReader::new(stream))
+    }
+
+    /// The head of the answer, in lower case.
+    pub fn get(&mut self, path: &str) -> String {
+        write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+        let (mut head, mut line) = (String::new(), String::new());
+        while self.0.read_line(&mut line).expect("the server answers") > 2 {
+            head.push_str(&line.to_ascii_lowercase());
+            line.clear();
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let mut body = vec![0; length.trim().parse().expect("a number")];
+        self.0.read_exact(&mut body).expect("the whole body");
+        head
     }
 }
 
@@ -175,7 +207,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = command("kill").arg(self.service.id().to_string()).status();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(self.address()).is_ok() && Instant::now() < deadline {
+        while TcpStream::connect(self.address()).is_ok() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
