@@ -63,7 +63,7 @@ fn a_kept_connection_loses_no_request_when_the_server_stops() {
     let rootfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mlflow_server/rootfs");
     let packages = rootfs.join("opt/mlflow/lib/python3.13/site-packages");
     let started = Server::start_with(&Database::sqlite(), |_, command| {
-        command.env("PYTHONPATH", packages);
+        command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("MLFLOW_UVICORN_OPTS", "--http mlflow_server_drain:DrainingProtocol");
     });
     let Some(server) = started else { return };
