@@ -4,6 +4,8 @@
 //! Everything listens on 127.0.0.1 on a free port and ends, by its own id, when it is dropped.
 
 mod certificate;
+#[cfg(target_os = "linux")]
+pub mod cluster;
 mod home;
 mod http;
 mod loopback;

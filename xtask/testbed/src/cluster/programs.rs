@@ -1,0 +1,230 @@
+//! Programs that are built: Kubernetes, the fake GCS, the Cloud SQL Auth Proxy. Their go.mod and
+//! go.sum pin every source; what was built is kept by a digest over all that decides its bytes.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use super::error::{Context as _, Error, Kind, Result};
+use super::lock::Lock;
+use super::options::Options;
+use super::program;
+use super::progress::Progress;
+
+/// A Go module whose `tool` lines name what to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    /// Its name for people, and of its folder in the cache.
+    pub name: &'static str,
+    /// The version of what is built.
+    pub version: &'static str,
+    /// What is built.
+    pub programs: &'static [&'static str],
+    go_mod: &'static str,
+    go_sum: &'static str,
+    /// How the name of a program that Go would call otherwise is given.
+    output: Option<&'static str>,
+    /// Import path of the variables that hold the version; Kubernetes' components ask each other.
+    version_variables: Option<&'static str>,
+    /// Seconds of a build on two cores, for the user to know what to expect.
+    seconds: u32,
+}
+
+/// Kubernetes.
+pub const KUBERNETES: Module = Module {
+    name: "kubernetes",
+    version: "v1.36.2",
+    programs: &[
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kube-proxy",
+        "kubelet",
+        "kubectl",
+    ],
+    go_mod: include_str!("../../kubernetes/go.mod"),
+    go_sum: include_str!("../../kubernetes/go.sum"),
+    output: None,
+    version_variables: Some("k8s.io/component-base/version"),
+    seconds: 300,
+};
+
+/// A fake of Google Cloud Storage.
+pub const FAKE_GCS: Module = Module {
+    name: "fake-gcs-server",
+    version: "v1.55.1",
+    programs: &["fake-gcs-server"],
+    go_mod: include_str!("../../fake-gcs-server/go.mod"),
+    go_sum: include_str!("../../fake-gcs-server/go.sum"),
+    output: None,
+    version_variables: None,
+    seconds: 60,
+};
+
+/// Google's proxy in front of Cloud SQL.
+pub const CLOUD_SQL_PROXY: Module = Module {
+    name: "cloud-sql-proxy",
+    version: "v2.25.3",
+    programs: &["cloud-sql-proxy"],
+    go_mod: include_str!("../../cloud-sql-proxy/go.mod"),
+    go_sum: include_str!("../../cloud-sql-proxy/go.sum"),
+    // Go would call it by the last part of its path; newer versions by the one before v2.
+    output: Some("cloud-sql-proxy"),
+    version_variables: None,
+    seconds: 30,
+};
+
+/// All of them.
+pub const MODULES: &[Module] = &[KUBERNETES, FAKE_GCS, CLOUD_SQL_PROXY];
+
+/// The folder with the module's programs; builds them if they are not in the cache.
+pub async fn provide(module: &Module, options: &Options, progress: &dyn Progress) -> Result<PathBuf> {
+    let cache = &options.cache;
+    let scratch = scratch(cache)?;
+    for (file, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)] {
+        std::fs::write(scratch.path().join(file), text).on_machine(|| format!("cannot write {file}"))?;
+    }
+    let go = Go { program: go()?, dir: scratch.path().to_owned(), offline: options.offline };
+    let version = program::read(go.command(&["env", "GOVERSION"]), b"", Duration::from_secs(300))
+        .await
+        .map_err(|error| error.hint(GO))?;
+    let version = version.trim();
+    let done = cache.join(format!("{}-{}", module.name, key(module, version, std::env::consts::ARCH)));
+    if is_whole(&done, module) {
+        return Ok(done);
+    }
+    let _lock = Lock::take(&cache.join(module.name))?;
+    if is_whole(&done, module) {
+        return Ok(done);
+    }
+    let what = format!("{} {} with {version}", module.name, module.version);
+    progress.step("Building", &format!("{what} (once; about {} s on two idle cores)", module.seconds));
+    let begun = Instant::now();
+    let built = build(module, &go, progress).await?;
+    // Another machine's half of a shared cache, or a half from before a crash.
+    let _ = std::fs::remove_dir_all(&done);
+    std::fs::rename(&built, &done).on_machine(|| format!("cannot move what was built to {}", done.display()))?;
+    progress.step("Built", &format!("{what} in {:.0} s", begun.elapsed().as_secs_f64()));
+    Ok(done)
+}
+
+const GO: &str = "install Go 1.21 or newer (https://go.dev/dl, or Debian's golang-go from bookworm-backports or newer); \
+    it fetches the version that go.mod asks for by itself";
+
+fn go() -> Result<PathBuf> {
+    let usual = PathBuf::from("/usr/local/go/bin/go");
+    program::find("go")
+        .or_else(|| program::is_executable(&usual).then_some(usual))
+        .ok_or_else(|| Error::new(Kind::Tool, "go is not installed: it builds the testbed's programs").hint(GO))
+}
+
+/// Where a build is done: below the cache, so that it can be moved there whole.
+fn scratch(cache: &Path) -> Result<tempfile::TempDir> {
+    let named = || format!("cannot make a folder in {}", cache.display());
+    std::fs::create_dir_all(cache).on_machine(named)?;
+    tempfile::Builder::new().prefix(".part-").tempdir_in(cache).on_machine(named)
+}
+
+async fn build(module: &Module, go: &Go, progress: &dyn Progress) -> Result<PathBuf> {
+    let packages = program::read(go.command(&["list", "-deps", "tool"]), b"", Duration::from_secs(900)).await?;
+    let done = progress.count(&format!("Building {}", module.name), packages.lines().count() as u64);
+    let out = go.dir.join("bin");
+    std::fs::create_dir(&out).on_machine(|| format!("cannot create {}", out.display()))?;
+    let target = module.output.map_or_else(|| out.join(""), |name| out.join(name));
+    let flags = linker_flags(module);
+    let mut build = go.command(&["build", "-v", "-trimpath", "-ldflags", &flags, "-o"]);
+    build.arg(&target).arg("tool");
+    // With -v each package is named when it is compiled; downloads are named too.
+    program::watch(build, |line| done(u64::from(!line.starts_with("go: ")))).await?;
+    match module.programs.iter().find(|name| !program::is_executable(&out.join(name))) {
+        None => Ok(out),
+        Some(name) => Err(Error::new(Kind::Tool, format!("go built {} without {name}", module.name))),
+    }
+}
+
+/// The compiler in the folder of a module.
+struct Go {
+    program: PathBuf,
+    dir: PathBuf,
+    offline: bool,
+}
+
+impl Go {
+    fn command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = program::command(&self.program);
+        command.args(args).current_dir(&self.dir);
+        // No cgo: what is built must start in an empty image and next to any libc. No workspace of
+        // the user's, and no build flags of theirs: they are not in the key.
+        command.env("CGO_ENABLED", "0").env("GOWORK", "off").env("GOFLAGS", "-mod=readonly");
+        if self.offline {
+            command.env("GOPROXY", "off");
+        }
+        command
+    }
+}
+
+fn linker_flags(module: &Module) -> String {
+    let mut flags = "-s -w".to_owned();
+    if let Some(package) = module.version_variables {
+        let mut numbers = module.version.trim_start_matches('v').split('.');
+        let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        for (name, value) in [("gitVersion", module.version), ("gitMajor", major), ("gitMinor", minor)] {
+            flags.push_str(&format!(" -X {package}.{name}={value}"));
+        }
+    }
+    flags
+}
+
+/// A digest over all that decides the bytes.
+fn key(module: &Module, go_version: &str, architecture: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [module.go_mod, module.go_sum, &linker_flags(module), go_version, architecture] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn is_whole(dir: &Path, module: &Module) -> bool {
+    module.programs.iter().all(|name| program::is_executable(&dir.join(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_is_the_one_that_go_mod_pins() {
+        for module in MODULES {
+            let line = |line: &str| line.contains(module.name) && line.contains(module.version);
+            assert!(module.go_mod.lines().any(line), "{} {}", module.name, module.version);
+            assert_eq!(module.programs.len(), module.go_mod.matches("/cmd/").count().max(1), "{}", module.name);
+        }
+    }
+
+    #[test]
+    fn the_key_depends_on_everything_that_decides_the_bytes() {
+        let base = key(&KUBERNETES, "go1.26.0", "x86_64");
+        let other = Module { version: "v1.36.3", ..KUBERNETES };
+        let keys = [
+            base.clone(),
+            key(&other, "go1.26.0", "x86_64"),
+            key(&Module { go_sum: "", ..KUBERNETES }, "go1.26.0", "x86_64"),
+            key(&Module { go_mod: "", ..KUBERNETES }, "go1.26.0", "x86_64"),
+            key(&KUBERNETES, "go1.26.1", "x86_64"),
+            key(&KUBERNETES, "go1.26.0", "aarch64"),
+        ];
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(base, key(&KUBERNETES, "go1.26.0", "x86_64"));
+    }
+
+    #[test]
+    fn kubernetes_knows_its_version() {
+        let flags = linker_flags(&KUBERNETES);
+        assert!(flags.contains("k8s.io/component-base/version.gitVersion=v1.36.2"), "{flags}");
+        assert!(flags.contains("version.gitMajor=1 ") && flags.ends_with("version.gitMinor=36"), "{flags}");
+        assert_eq!(linker_flags(&FAKE_GCS), "-s -w");
+    }
+}
