@@ -45,6 +45,8 @@ pub enum Command {
     Bench(commands::bench::Args),
     Completions(commands::completions::Args),
     #[cfg(target_os = "linux")]
+    Testbed(commands::testbed::Args),
+    #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Sandbox(commands::sandbox::Args),
 }

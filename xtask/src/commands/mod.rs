@@ -15,6 +15,8 @@ pub mod sandbox;
 pub mod smoke;
 pub mod status;
 pub mod test;
+#[cfg(target_os = "linux")]
+pub mod testbed;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -76,6 +78,11 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Test(args) => test::run(args, &run),
         Command::Ci(args) => ci::run(args, &run),
         Command::Completions(args) => completions::run(args),
+        #[cfg(target_os = "linux")]
+        Command::Testbed(args) => match testbed::node(&args) {
+            Some(code) => Ok(code),
+            None => block_on(&run, testbed::run(args, &run)),
+        },
         #[cfg(target_os = "linux")]
         Command::Sandbox(args) => sandbox::run(args),
     }

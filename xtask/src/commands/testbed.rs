@@ -12,8 +12,8 @@ use testbed::cluster::{self, How, Network, Options, Status, Testbed};
 use crate::cache::Cache;
 use crate::commands::Run;
 use crate::error::{Error, Kind, Result};
-use crate::report::{self, Report, bytes};
 use crate::repo;
+use crate::report::{self, Report, bytes};
 use crate::ui::Ui;
 
 /// How long a component that is started again may take.
@@ -225,7 +225,12 @@ fn addresses(testbed: &Testbed, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "kubectl     {}", testbed.kubectl.display())?;
     writeln!(out, "registry    {}", testbed.registry)?;
     if let Some(registry) = &testbed.login_registry {
-        writeln!(out, "            {registry} with the login in {}/{}", testbed.out.display(), cluster::REGISTRY_LOGIN)?;
+        writeln!(
+            out,
+            "            {registry} with the login in {}/{}",
+            testbed.out.display(),
+            cluster::REGISTRY_LOGIN
+        )?;
     }
     writeln!(out, "postgresql  {}, URI in {}/{}", testbed.database, testbed.out.display(), cluster::DATABASE_URI)?;
     writeln!(out, "storage     {} with the bucket {}", testbed.gcs, testbed.bucket)?;

@@ -9,19 +9,17 @@ use super::options::Options;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// The roots of all hierarchies: one with cgroup v2, several with v1.
+/// The roots of all hierarchies: one with cgroup v2, several with v1, among them often one of v2
+/// without controllers, in which runc makes groups as well.
 fn hierarchies() -> Vec<PathBuf> {
     if is_v2() {
         return vec![ROOT.into()];
     }
     let Ok(entries) = fs::read_dir(ROOT) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        // Links are second names; "unified" is a v2 hierarchy without controllers.
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .filter(|dir| dir.join("cgroup.procs").exists() && !dir.join("cgroup.controllers").exists())
-        .collect();
+    // Links are second names.
+    let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut found: Vec<PathBuf> =
+        folders.map(|entry| entry.path()).filter(|dir| dir.join("cgroup.procs").exists()).collect();
     found.sort();
     found
 }
@@ -48,7 +46,9 @@ pub(crate) fn create(options: &Options) -> Result<()> {
         fs::create_dir_all(&dir).on_machine(|| format!("cannot create {}", dir.display()))?;
         // A new cpuset of v1 is empty and takes no process.
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            if !is_v2() && let Ok(value) = fs::read_to_string(hierarchy.join(file)) {
+            if !is_v2()
+                && let Ok(value) = fs::read_to_string(hierarchy.join(file))
+            {
                 fs::write(dir.join(file), value).on_machine(|| format!("cannot write {file} in {}", dir.display()))?;
             }
         }

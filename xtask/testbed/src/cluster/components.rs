@@ -123,6 +123,9 @@ pub(crate) fn all(options: &Options, tools: &Tools, built: &Built, postgres: (u3
                     &format!("--cluster-signing-cert-file={}", pki("ca.crt")),
                     &format!("--cluster-signing-key-file={}", pki("ca.key")),
                     "--allocate-node-cidrs=false",
+                    // The default of 20 questions a second delays the first pod by 5 s.
+                    "--kube-api-qps=200",
+                    "--kube-api-burst=400",
                     // The default below /usr/libexec would be made on the host.
                     &format!("--flex-volume-plugin-dir={}", path("volume-plugins")),
                 ])[..],
@@ -134,7 +137,8 @@ pub(crate) fn all(options: &Options, tools: &Tools, built: &Built, postgres: (u3
         own(
             "scheduler",
             [
-                &words(&[&kubernetes("kube-scheduler"), &format!("--bind-address={node_ip}"), "--leader-elect=false"])[..],
+                &words(&[&kubernetes("kube-scheduler"), &format!("--bind-address={node_ip}"), "--leader-elect=false"])
+                    [..],
                 &kubeconfigs("scheduler"),
             ]
             .concat(),

@@ -72,7 +72,9 @@ pub(crate) async fn ask(root: &Path, request: &Request) -> Result<Reply> {
     };
     match tokio::time::timeout(DEADLINE, talk).await {
         Ok(answer) => answer.on_machine(|| "the testbed's node does not answer"),
-        Err(_) => Err(Error::new(Kind::Machine, format!("the testbed's node did not answer in {} s", DEADLINE.as_secs()))),
+        Err(_) => {
+            Err(Error::new(Kind::Machine, format!("the testbed's node did not answer in {} s", DEADLINE.as_secs())))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use flate2::{Compression, GzBuilder};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::error::{Context as _, Error, Kind, Result};
+use super::error::{Context as _, Result};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -104,7 +104,11 @@ impl Image {
             match item {
                 Item::Program(file, path) => {
                     let bytes = std::fs::read(file)?;
-                    archive.append_data(&mut header(tar::EntryType::Regular, 0o755, bytes.len() as u64), path, &bytes[..])?;
+                    archive.append_data(
+                        &mut header(tar::EntryType::Regular, 0o755, bytes.len() as u64),
+                        path,
+                        &bytes[..],
+                    )?;
                 }
                 Item::Text(text, path) => {
                     let mut header = header(tar::EntryType::Regular, 0o644, text.len() as u64);
@@ -172,9 +176,4 @@ fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
-}
-
-/// The error for a server that is not there.
-pub(crate) fn unanswered(what: &str, why: String) -> Error {
-    Error::new(Kind::Machine, format!("{what} does not answer")).source(why)
 }

@@ -27,8 +27,9 @@ impl Lock {
                     let holder = std::fs::read_to_string(&path).unwrap_or_default();
                     let by = if holder.is_empty() { String::new() } else { format!(" (process {})", holder.trim()) };
                     let message = format!("another run is at work on the testbed{by}");
-                    return Err(Error::new(Kind::Locked, message)
-                        .hint("wait for it to end, then run the same command again"));
+                    return Err(
+                        Error::new(Kind::Locked, message).hint("wait for it to end, then run the same command again")
+                    );
                 }
                 Err(fs4::TryLockError::Error(error)) => {
                     return Err(error).on_machine(|| format!("cannot lock {}", path.display()));

@@ -14,15 +14,21 @@ pub(crate) async fn check(options: &Options) -> Result<()> {
     let network = &options.network;
     for port in [network.registry, network.login_registry] {
         if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return Err(Error::new(Kind::Machine, format!("port {port} of 127.0.0.1, for the testbed's registry, is taken"))
-                .source(error)
-                .hint(format!("end what listens there (ss -ltnp 'sport = :{port}' names it)")));
+            return Err(Error::new(
+                Kind::Machine,
+                format!("port {port} of 127.0.0.1, for the testbed's registry, is taken"),
+            )
+            .source(error)
+            .hint(format!("end what listens there (ss -ltnp 'sport = :{port}' names it)")));
         }
     }
     let routes = ip(&["-4", "-json", "route", "show", "table", "all"]).await?;
     if let Some((subnet, route)) = taken(network, &routes)? {
-        return Err(Error::new(Kind::Machine, format!("the testbed's subnet {subnet} is in use: there is a route to {route}"))
-            .hint("remove the route, the interface or the VPN that it belongs to (ip route names it)"));
+        return Err(Error::new(
+            Kind::Machine,
+            format!("the testbed's subnet {subnet} is in use: there is a route to {route}"),
+        )
+        .hint("remove the route, the interface or the VPN that it belongs to (ip route names it)"));
     }
     Ok(())
 }
@@ -68,7 +74,9 @@ pub(crate) async fn connect(options: &Options, pid: i32) -> Result<()> {
     inside.arg(format!("--net=/proc/{pid}/ns/net")).arg("ip");
     batch(
         inside,
-        &format!("link set lo up\naddr add {node_ip}/30 dev {node}\nlink set {node} up\nroute add default via {host_ip}\n"),
+        &format!(
+            "link set lo up\naddr add {node_ip}/30 dev {node}\nlink set {node} up\nroute add default via {host_ip}\n"
+        ),
     )
     .await
 }

@@ -125,16 +125,23 @@ impl Options {
             return refuse("is not an absolute UTF-8 path");
         }
         if self.root.as_os_str().len() > LONGEST_ROOT {
-            return refuse(&format!("has more than {LONGEST_ROOT} characters: paths of sockets below it would not fit"));
+            return refuse(&format!(
+                "has more than {LONGEST_ROOT} characters: paths of sockets below it would not fit"
+            ));
         }
         // A private tmpfs covers these in the node.
-        if ["/run", "/var/run", "/var/lib", "/var/log", "/dev", "/proc", "/sys"].iter().any(|dir| self.root.starts_with(dir)) {
+        if ["/run", "/var/run", "/var/lib", "/var/log", "/dev", "/proc", "/sys"]
+            .iter()
+            .any(|dir| self.root.starts_with(dir))
+        {
             return refuse("lies in a folder that the node has of its own");
         }
         let plain = self.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if !plain || self.name.is_empty() || self.name.len() > LONGEST_NAME {
             let message = format!("{:?} cannot name a testbed", self.name);
-            return Err(Error::new(Kind::Usage, message).hint(format!("use at most {LONGEST_NAME} of a-z, 0-9 and '-'")));
+            return Err(
+                Error::new(Kind::Usage, message).hint(format!("use at most {LONGEST_NAME} of a-z, 0-9 and '-'"))
+            );
         }
         Ok(())
     }

@@ -65,7 +65,13 @@ fn build(options: &Options) -> std::result::Result<Pki, rcgen::Error> {
         Ok::<_, rcgen::Error>(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     };
     let (node_ip, api_ip) = (IpAddr::from(network.node_ip()), IpAddr::from(network.api_ip()));
-    let api_names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    let api_names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
     let tokens = KeyPair::generate()?;
     // The groups and names are those that RBAC's built-in roles and the node authorizer expect.
     let (masters, nodes) = (Some("system:masters"), Some("system:nodes"));

@@ -35,14 +35,7 @@ pub struct Module {
 pub const KUBERNETES: Module = Module {
     name: "kubernetes",
     version: "v1.36.2",
-    programs: &[
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kube-scheduler",
-        "kube-proxy",
-        "kubelet",
-        "kubectl",
-    ],
+    programs: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"],
     go_mod: include_str!("../../kubernetes/go.mod"),
     go_sum: include_str!("../../kubernetes/go.sum"),
     output: None,

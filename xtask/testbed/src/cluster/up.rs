@@ -101,7 +101,8 @@ async fn bring_up(
 ) -> Result<Testbed> {
     let postgres = database::user()?;
     let components = components::all(options, tools, built, postgres);
-    let secrets = Secrets { admin: database::password(), database: database::password(), registry: database::password() };
+    let secrets =
+        Secrets { admin: database::password(), database: database::password(), registry: database::password() };
     folders(options)?;
     let pki = pki::make(options)?;
     configure(options, tools, &pki, &secrets)?;
@@ -212,7 +213,9 @@ fn refuse_overlay(root: &Path) -> Result<()> {
     let kind = nix::sys::statfs::statfs(root).on_machine(|| format!("cannot inspect {}", root.display()))?;
     if kind.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC {
         let message = format!("{} is on an overlay file system, which can hold no container's layers", root.display());
-        return Err(Error::new(Kind::Machine, message).hint("give a folder on another one with --root, such as a volume"));
+        return Err(
+            Error::new(Kind::Machine, message).hint("give a folder on another one with --root, such as a volume")
+        );
     }
     Ok(())
 }
@@ -282,7 +285,10 @@ async fn start_node(options: &Options) -> Result<(i32, i32)> {
         let ended = child.try_wait().on_machine(|| "cannot wait for the supervisor")?;
         if ended.is_some() || Instant::now() > deadline {
             let logs = options.logs();
-            let said = [program::tail_of(&logs.join("supervisor.log"), 5).await, program::tail_of(&logs.join("node.log"), 5).await];
+            let said = [
+                program::tail_of(&logs.join("supervisor.log"), 5).await,
+                program::tail_of(&logs.join("node.log"), 5).await,
+            ];
             return Err(Error::new(Kind::Machine, "the testbed's node does not start").source(said.join("\n")));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -320,7 +326,10 @@ impl Stage<'_> {
 async fn push_images(options: &Options, tools: &Tools, proxy: &Path) -> Result<(String, String)> {
     let network = &options.network;
     let registry = format!("{}:{}", network.node_ip(), network.registry);
-    let links = ["sh", "sleep", "httpd", "wget", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd", "touch", "rm"];
+    let links = [
+        "sh", "sleep", "httpd", "wget", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd",
+        "touch", "rm",
+    ];
     let shell = Image::busybox(tools.busybox.clone(), &links);
     let pause = Image::busybox(tools.busybox.clone(), &["sleep"]).entrypoint(&["/bin/sleep", "infinity"]);
     let name = |image: &str| image.trim_start_matches(&format!("{}/", network.registry())).to_owned();

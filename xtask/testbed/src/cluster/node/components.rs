@@ -81,7 +81,11 @@ impl Components {
         let mut words = component.argv.iter();
         let program = words.next().ok_or_else(|| named(&"it has no program"))?;
         let mut command = crate::tool::command(program);
-        command.args(words).env_clear().envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.root);
+        command
+            .args(words)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.root);
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         if let Some((user, group)) = component.user {
             command.uid(user).gid(group);
@@ -170,7 +174,10 @@ impl Components {
             std::thread::sleep(PAUSE);
             let mut all = this.lock();
             let Ok(state) = find(&mut all, &name) else { return };
-            if state.wanted && state.pid.is_none() && let Err(error) = this.spawn(state) {
+            if state.wanted
+                && state.pid.is_none()
+                && let Err(error) = this.spawn(state)
+            {
                 state.end = Some(error);
             }
         });

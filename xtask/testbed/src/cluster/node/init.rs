@@ -74,7 +74,9 @@ fn mounts(root: &Path) -> Result<()> {
     let none = None::<&str>;
     let change = |flags| mount(none, "/", none, flags | MsFlags::MS_REC, none);
     // Cut off from the host's mounts, then shared within: the kubelet needs propagation.
-    change(MsFlags::MS_PRIVATE).and_then(|()| change(MsFlags::MS_SHARED)).on_machine(|| "cannot make mounts private")?;
+    change(MsFlags::MS_PRIVATE)
+        .and_then(|()| change(MsFlags::MS_SHARED))
+        .on_machine(|| "cannot make mounts private")?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), quiet, none).on_machine(|| "cannot mount /proc")?;
     for dir in PRIVATE {

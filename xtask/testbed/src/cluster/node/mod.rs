@@ -45,9 +45,10 @@ const INSIDE: &str = "--inside";
 pub(crate) fn spawn(options: &Options) -> Result<Child> {
     let log = open_log(&options.root, "supervisor")?;
     let both = log.try_clone().on_machine(|| "cannot duplicate a file")?;
-    let (program, args) = options.supervisor.split_first().ok_or("no program").on_machine(|| "cannot start a supervisor")?;
+    let (program, args) =
+        options.supervisor.split_first().ok_or("no program").on_machine(|| "cannot start a supervisor")?;
     let mut command = crate::tool::command(program);
-    command.args(args).arg(&options.root).env_clear().current_dir("/").process_group(0);
+    command.args(args).arg(&options.root).env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(log).stderr(both);
     command.spawn().on_machine(|| "cannot start the testbed's supervisor")
 }
@@ -71,7 +72,8 @@ fn supervise(root: &Path, program: &[OsString]) -> Result<()> {
     let spec = read_spec(root)?;
     // The starter's terminal may close.
     nix::unistd::setsid().on_machine(|| "cannot begin a session")?;
-    // For the children: the next one is process 1.
+    forward::serve(&spec.network)?;
+    // For the children: the next one is process 1. From here on this process can start no thread.
     unshare(CloneFlags::CLONE_NEWPID).on_machine(|| "cannot create a pid namespace")?;
     let log = open_log(root, "node")?;
     let both = log.try_clone().on_machine(|| "cannot duplicate a file")?;
@@ -87,7 +89,6 @@ fn supervise(root: &Path, program: &[OsString]) -> Result<()> {
     // Held open until this process ends, however that happens.
     let _pipe = child.stdin.take();
     std::fs::write(root.join(PID), child.id().to_string()).on_machine(|| "cannot write the node's id")?;
-    forward::serve(&spec.network)?;
     child.wait().on_machine(|| "cannot wait for the node")?;
     Ok(())
 }
