@@ -21,6 +21,8 @@ const READ: Duration = Duration::from_secs(295);
 pub struct Cluster {
     /// Speaks to the API server as the context's user.
     pub client: kube::Client,
+    /// The same, for port-forwards and logs: what they read may be silent for any time.
+    pub streams: kube::Client,
     /// The context's name.
     pub context: String,
     /// The API server's address.
@@ -52,8 +54,10 @@ impl Cluster {
         settings.read_timeout = Some(READ);
         settings.default_namespace.clone_from(&config.namespace);
         let server = settings.cluster_url.to_string();
-        let client = kube::Client::try_from(settings).context(Kind::Config, unusable)?;
-        Ok(Self { client, context: config.context.clone(), server, namespace: config.namespace.clone() })
+        let client = kube::Client::try_from(settings.clone()).context(Kind::Config, unusable)?;
+        settings.read_timeout = None;
+        let streams = kube::Client::try_from(settings).context(Kind::Config, unusable)?;
+        Ok(Self { client, streams, context: config.context.clone(), server, namespace: config.namespace.clone() })
     }
 
     /// The objects of a kind: in our namespace, or in none where the kind has none.

@@ -8,9 +8,11 @@ pub mod call;
 pub mod connect;
 pub mod diff;
 pub mod failure;
+pub mod forward;
 pub mod lease;
 pub mod object;
 pub mod release;
+pub mod target;
 
 pub use connect::Cluster;
 pub use object::{Object, ObjectKind};
