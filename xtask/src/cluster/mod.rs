@@ -9,9 +9,11 @@ pub mod connect;
 pub mod diff;
 pub mod failure;
 pub mod forward;
+pub mod image;
 pub mod lease;
 pub mod object;
 pub mod release;
+pub mod smoke;
 pub mod target;
 
 pub use connect::Cluster;

@@ -11,6 +11,7 @@ mod challenge;
 mod credentials;
 mod failure;
 mod http_client;
+mod inspect;
 mod layout;
 mod manifests;
 mod mounts;

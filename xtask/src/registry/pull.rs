@@ -32,7 +32,7 @@ use super::{Blob, Client};
 /// Blobs that are fetched at once.
 const PARALLEL_DOWNLOADS: usize = 4;
 /// The largest config that is read.
-const LARGEST_CONFIG: u64 = 8 << 20;
+pub(super) const LARGEST_CONFIG: u64 = 8 << 20;
 
 /// A pulled image. Its manifest, config and layers are in the cache.
 #[derive(Clone, Debug)]

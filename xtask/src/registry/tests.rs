@@ -30,7 +30,9 @@ impl Image {
         let mut entries = Vec::new();
         for platform in Platform::ALL {
             let own = image.file(platform.to_string().repeat(5_000).as_bytes());
-            let config = json!({ "architecture": platform.architecture(), "os": "linux" });
+            let labels = json!({ "for": platform });
+            let config =
+                json!({ "architecture": platform.architecture(), "os": "linux", "config": { "Labels": labels } });
             let config = image.file(config.to_string().as_bytes());
             let layer = |blob: &Blob| json!({ "mediaType": "l", "digest": blob.digest, "size": blob.size });
             let manifest = json!({
@@ -174,6 +176,33 @@ async fn a_broken_download_goes_on_in_the_middle() -> Result<()> {
     client(&cache, &name, Access::Pull).pull(&cache, Platform::LinuxAmd64).await?;
     let statuses: Vec<u16> = proxy.log().iter().filter(|e| e.path.contains(&largest)).map(|e| e.status).collect();
     assert_eq!(statuses, [200, 206]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_described_without_its_layers() -> Result<()> {
+    let Some(registry) = Registry::start() else { return Ok(()) };
+    let (_dir, cache) = cache();
+    let image = Image::new();
+    let name = format!("{}/team/mlflow", registry.host());
+    let index = image.push(&client(&cache, &format!("{name}:1"), Access::Push)).await;
+    let arm = image.manifests[1].digest();
+    let described = |reference: String| {
+        let client = client(&cache, &reference, Access::Pull);
+        async move {
+            let found = client.inspect().await?;
+            Ok(found.map(|found| (found.digest, found.platforms.join(" "), found.labels["for"].clone())))
+        }
+    };
+    let expected = (index, "linux/amd64 linux/arm64".to_owned(), "linux/amd64".to_owned());
+    assert_eq!(described(format!("{name}:1")).await?, Some(expected.clone()));
+    assert_eq!(described(format!("{name}@{index}")).await?, Some(expected));
+    let alone = (arm, "linux/arm64".to_owned(), "linux/arm64".to_owned());
+    assert_eq!(described(format!("{name}@{arm}")).await?, Some(alone));
+    assert_eq!(described(format!("{name}:2")).await?, None);
+    assert_eq!(described(format!("{}/team/other:1", registry.host())).await?, None);
+    let error: crate::error::Error = described("127.0.0.1:1/a:1".to_owned()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Remote);
     Ok(())
 }
 
