@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::cluster::Cluster;
+use crate::cluster::smoke as in_cluster;
+use crate::cluster::target::Target as Pods;
 use crate::commands::Run;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Environment};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::local::state::Home;
-use crate::mlflow::smoke::{self, Check, Target};
+use crate::mlflow::smoke::{self, Check, SmokeReport, Target};
 use crate::mlflow::{Auth, is_loopback};
 
 /// Prove that a running server works, and remove what the proof left behind
@@ -50,24 +53,25 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let (url, deployed_version) = match args.url {
-        Some(url) => (server_url(url)?, None),
-        None => deployed(&args.env)?,
+    let auth = login(args.username.clone(), |name| std::env::var(name).ok())?;
+    let report = match args.url.clone() {
+        Some(url) => ask(run, args.target(server_url(url)?, auth, None)).await?,
+        None => {
+            let config = Config::load(&args.env)?;
+            match &config.environment {
+                Environment::Local(_) => {
+                    let (url, version) = deployed(&args.env)?;
+                    ask(run, args.target(url, auth, version)).await?
+                }
+                Environment::Cluster(cluster) => {
+                    let cluster = Cluster::connect(cluster).await?;
+                    let (url, version) = in_cluster::deployed(&cluster).await?;
+                    let wanted = args.target(url, auth, version);
+                    in_cluster::run(run, &cluster, &Pods::Newest, &wanted).await?
+                }
+            }
+        }
     };
-    let auth = login(args.username, |name| std::env::var(name).ok())?;
-    if auth.is_some() && url.scheme() == "http" && !is_loopback(&url) {
-        run.ui.warn(format!("the login is sent to {url} unencrypted"));
-    }
-    let target = Target {
-        host_header: args.host_header,
-        auth,
-        expect_version: args.expect_version.or(deployed_version),
-        timeout: Duration::from_secs(args.timeout),
-        artifact_size: args.artifact_size,
-        leave_out: args.leave_out,
-        ..Target::new(url)
-    };
-    let report = smoke::run(run, &target).await?;
     run.answer(&report)?;
     Ok(match report.error() {
         // The report has said why: one more error object would spoil its JSON.
@@ -76,10 +80,29 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     })
 }
 
-/// Address and MLflow version of what an environment runs.
+impl Args {
+    fn target(&self, url: Url, auth: Option<Auth>, deployed_version: Option<String>) -> Target {
+        Target {
+            host_header: self.host_header.clone(),
+            auth,
+            expect_version: self.expect_version.clone().or(deployed_version),
+            timeout: Duration::from_secs(self.timeout),
+            artifact_size: self.artifact_size,
+            leave_out: self.leave_out.clone(),
+            ..Target::new(url)
+        }
+    }
+}
+
+async fn ask(run: &Run, target: Target) -> Result<SmokeReport> {
+    if target.auth.is_some() && target.url.scheme() == "http" && !is_loopback(&target.url) {
+        run.ui.warn(format!("the login is sent to {} unencrypted", target.url));
+    }
+    smoke::run(run, &target).await
+}
+
+/// Address and MLflow version of what an environment of this machine runs.
 fn deployed(env: &str) -> Result<(Url, Option<String>)> {
-    let config = Config::load(env)?;
-    let _ = config.local()?;
     let running = Home::of(env)?.running()?.ok_or_else(|| {
         Error::new(Kind::Check, format!("environment {env} runs no server"))
             .hint(format!("run `cargo xtask deploy --env {env}`, or name a server with --url"))

@@ -64,6 +64,11 @@ pub enum Status {
 impl CheckReport {
     /// Reports how `check` ended.
     pub fn new(check: Check, took: Duration, outcome: Outcome<String>) -> Self {
+        Self::named(check.name(), took, outcome)
+    }
+
+    /// Reports how a check of another place than the server itself ended.
+    pub fn named(name: &'static str, took: Duration, outcome: Outcome<String>) -> Self {
         let (status, detail, hint, class) = match outcome {
             Ok(detail) => (Status::Passed, detail, None, None),
             Err(failure) if failure.class == Class::Skipped => {
@@ -72,7 +77,7 @@ impl CheckReport {
             Err(failure) => (Status::Failed, failure.detail, failure.hint, Some(failure.class)),
         };
         Self {
-            name: check.name(),
+            name,
             ok: status == Status::Passed,
             status,
             seconds: report::seconds(took),
@@ -101,6 +106,13 @@ impl SmokeReport {
             cleanup,
             seconds: report::seconds(took),
         }
+    }
+
+    /// Adds what was found beside the server. What could not be asked there counts for nothing: the
+    /// server itself was asked already.
+    pub fn add(&mut self, check: CheckReport) {
+        self.ok &= check.status != Status::Failed;
+        self.checks.push(check);
     }
 
     /// The checks that did not pass, as an error: `Remote` when nothing answered, else `Check`.
