@@ -25,7 +25,7 @@ use crate::commands::Run;
 use crate::error::{Context as _, Error, Kind, Result};
 
 use super::target::{self, SELECTOR, Target};
-use super::{Cluster, PORT, failure};
+use super::{Cluster, PORT, call, failure};
 
 /// How long one question to the API server may take.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -169,13 +169,12 @@ impl Pool {
         let mut refused = None;
         for pod in candidates {
             let doing = format!("forward a port to pod {pod}");
-            match timeout(QUESTION, self.pods.portforward(&pod, &[PORT])).await {
-                Ok(Ok(forwarder)) => {
+            match call::once(QUESTION, self.pods.portforward(&pod, &[PORT])).await {
+                Ok(forwarder) => {
                     self.announce(&pod);
                     return Ok(Opened(forwarder));
                 }
-                Ok(Err(error)) => refused = Some(failure::explain(&self.cluster, &doing, error)),
-                Err(_) => refused = Some(silent(&self.cluster, &doing)),
+                Err(error) => refused = Some(failure::explain(&self.cluster, &doing, error)),
             }
         }
         Err(refused.unwrap_or_else(|| Error::new(Kind::Internal, "no pod was chosen, and no reason given")))
@@ -204,7 +203,7 @@ impl Pool {
     {
         let api = self.cluster.api::<K>();
         let params = ListParams::default().labels(SELECTOR);
-        let listed = timeout(QUESTION, api.list(&params)).await.map_err(|_| silent(&self.cluster, doing))?;
+        let listed = call::once(QUESTION, api.list(&params)).await;
         listed.map(|list| list.items).map_err(|error| failure::explain(&self.cluster, doing, error))
     }
 
@@ -216,11 +215,6 @@ impl Pool {
             *last = Some(pod.to_owned());
         }
     }
-}
-
-fn silent(cluster: &Cluster, doing: &str) -> Error {
-    let message = format!("cannot {doing}: {} does not answer within {} s", cluster.server, QUESTION.as_secs());
-    Error::new(Kind::Remote, message).hint("check the network, and that the cluster runs")
 }
 
 /// A connection to a pod; kube's own task ends with it.

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{Client, Reference};
 
-use super::{Cluster, failure};
+use super::{Cluster, call, failure};
 
 /// The label that holds the version of MLflow (image-spec, annotations.md).
 const VERSION: &str = "org.opencontainers.image.version";
@@ -61,17 +61,11 @@ pub async fn check(client: &Client, nodes: &BTreeSet<String>) -> Result<Resolved
 pub async fn node_platforms(cluster: &Cluster) -> Result<BTreeSet<String>> {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let params = ListParams::default();
-    let listed = match tokio::time::timeout(QUESTION, nodes.list(&params)).await {
-        Ok(listed) => listed.map_err(|error| failure::explain(cluster, "list the nodes", error)),
-        Err(_) => {
-            let message = format!("cannot list the nodes: {} does not answer", cluster.server);
-            Err(Error::new(Kind::Remote, message).hint("check the network, and that the cluster runs"))
-        }
-    };
+    let listed = call::repeat(QUESTION, || nodes.list(&params)).await;
     match listed {
         Ok(nodes) => Ok(platforms(&nodes.items)),
-        Err(error) if error.kind() == Kind::Forbidden => Ok(BTreeSet::new()),
-        Err(error) => Err(error),
+        Err(error) if failure::kind(&error) == Kind::Forbidden => Ok(BTreeSet::new()),
+        Err(error) => Err(failure::explain(cluster, "list the nodes", error)),
     }
 }
 

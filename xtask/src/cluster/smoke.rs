@@ -20,7 +20,7 @@ use crate::mlflow::{DATABASE_PROBE, Failure, Outcome};
 
 use super::forward::Forward;
 use super::target::{self, SELECTOR, Target};
-use super::{Cluster, NAME, failure};
+use super::{Cluster, NAME, call, failure};
 
 /// The version of what runs
 /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>).
@@ -97,13 +97,7 @@ async fn read_service(cluster: &Cluster) -> Result<Service> {
 }
 
 async fn ask<T>(cluster: &Cluster, doing: &str, question: impl Future<Output = kube::Result<T>>) -> Result<T> {
-    match tokio::time::timeout(QUESTION, question).await {
-        Ok(answer) => answer.map_err(|error| failure::explain(cluster, doing, error)),
-        Err(_) => {
-            let message = format!("cannot {doing}: {} does not answer within {} s", cluster.server, QUESTION.as_secs());
-            Err(Error::new(Kind::Remote, message).hint("check the network, and that the cluster runs"))
-        }
-    }
+    call::once(QUESTION, question).await.map_err(|error| failure::explain(cluster, doing, error))
 }
 
 /// The port that clients use.
