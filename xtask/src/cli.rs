@@ -39,6 +39,7 @@ pub enum Command {
     Logs(commands::logs::Args),
     Down(commands::down::Args),
     Config(commands::config::Args),
+    Render(commands::render::Args),
     Lock(commands::lock::Args),
     Test(commands::test::Args),
     Ci(commands::ci::Args),

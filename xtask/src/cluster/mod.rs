@@ -13,6 +13,7 @@ pub mod image;
 pub mod lease;
 pub mod object;
 pub mod release;
+pub mod render;
 pub mod rollout;
 pub mod smoke;
 pub mod target;

@@ -10,6 +10,7 @@ pub mod down;
 pub mod lock;
 pub mod logs;
 pub mod push_layout;
+pub mod render;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod smoke;
@@ -75,6 +76,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::PushLayout(args) => block_on(&run, push_layout::run(args, &run)),
         Command::Bench(args) => block_on(&run, bench::run(args, &run)),
         Command::Config(args) => config::run(args, &run),
+        Command::Render(args) => block_on(&run, render::run(args, &run)),
         Command::Test(args) => test::run(args, &run),
         Command::Ci(args) => ci::run(args, &run),
         Command::Completions(args) => completions::run(args),

@@ -25,6 +25,9 @@ const FILE: &str = "deploy.toml";
 /// The environment that exists without a `deploy.toml`.
 pub const LOCAL: &str = "local";
 
+/// The kinds of environments.
+const KINDS: [&str; 3] = [LOCAL, "kubernetes", "gke"];
+
 /// The settings of one environment, resolved.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -110,6 +113,21 @@ impl Config {
 }
 
 impl Config {
+    /// The settings of a server in a cluster.
+    ///
+    /// # Errors
+    /// `Usage` where the environment is on this machine.
+    pub fn cluster(&self) -> Result<&ClusterConfig> {
+        match &self.environment {
+            Environment::Cluster(cluster) => Ok(cluster),
+            Environment::Local(_) => {
+                let message = format!("environment {} is on this machine, not in a cluster", self.env);
+                Err(Error::new(Kind::Usage, message)
+                    .hint("name another with --env: one whose kind in deploy.toml is kubernetes or gke"))
+            }
+        }
+    }
+
     /// The settings of a server on this machine.
     ///
     /// # Errors
@@ -134,9 +152,9 @@ fn resolve(root: &Path, env: &str, text: &str, vars: &dyn Fn(&str) -> Option<Str
     let empty = toml::Table::new();
     let mut settings = Vec::new();
 
-    let mut top = Table::new("", &file, vars, &mut settings);
-    let image = top.table("image", &empty)?;
-    let environments = top.table("environment", &empty)?;
+    let mut top = Table::new("", "", &file, &|_| None, &mut settings);
+    let image = top.raw("image")?.unwrap_or(&empty);
+    let environments = top.raw("environment")?.unwrap_or(&empty);
     top.finish()?;
 
     let mut names: Vec<&str> = environments.keys().map(String::as_str).collect();
@@ -164,11 +182,10 @@ fn read_environment(
     settings: &mut Vec<Setting>,
 ) -> Result<(ImageConfig, Environment)> {
     let empty = toml::Table::new();
-    let mut all = Table::new("environment", environments, &|_| None, settings);
-    let own = all.table(name, &empty)?;
+    let own = Table::new("environment", "", environments, &|_| None, settings).raw(name)?.unwrap_or(&empty);
 
-    let mut table = Table::new(&format!("environment.{name}"), own, vars, settings);
-    let own_image = table.table("image", &empty)?;
+    let mut table = Table::new(&format!("environment.{name}"), "XTASK_", own, vars, settings);
+    let own_image = table.raw("image")?.unwrap_or(&empty);
     let kind = table.string("kind", (name == LOCAL).then(|| LOCAL.to_owned()))?;
     let environment = match kind.as_deref() {
         Some("local") => Environment::Local(LocalConfig {
@@ -177,20 +194,24 @@ fn read_environment(
             workers: table.integer("workers", Some(1))?.unwrap_or(1),
             sandbox: sandbox(name, table.string("sandbox", Some("auto".to_owned()))?.as_deref())?,
         }),
+        Some("kubernetes") => {
+            Environment::Cluster(Box::new(cluster::read(root, cluster::ClusterKind::Kubernetes, &mut table)?))
+        }
+        Some("gke") => Environment::Cluster(Box::new(cluster::read(root, cluster::ClusterKind::Gke, &mut table)?)),
         Some(other) => {
             return Err(Error::new(Kind::Config, format!("{FILE}: environment.{name}.kind {other:?} is unknown"))
-                .hint("use kind = \"local\""));
+                .hint(did_you_mean(other, &KINDS)));
         }
         None => {
             return Err(Error::new(Kind::Config, format!("{FILE}: environment.{name} has no kind"))
-                .hint("add kind = \"local\""));
+                .hint(format!("add kind = \"...\": {}", KINDS.join(", "))));
         }
     };
     table.finish()?;
 
     let mut merged = image.clone();
     merged.extend(own_image.clone());
-    let mut table = Table::new("image", &merged, vars, settings);
+    let mut table = Table::new("image", "XTASK_IMAGE_", &merged, vars, settings);
     let image = ImageConfig {
         repository: table.string("repository", None)?,
         tag: table.string("tag", Some("latest".to_owned()))?.unwrap_or_default(),

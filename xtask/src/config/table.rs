@@ -1,7 +1,9 @@
 //! A table of `deploy.toml` that is read key by key: each read notes the key and its origin, and
 //! what nobody read is an unknown key.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 
@@ -40,45 +42,66 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where environment variables are looked up.
+pub type Vars<'s> = &'s dyn Fn(&str) -> Option<String>;
+
 /// A table that is being read.
 pub struct Table<'v, 's> {
     path: String,
-    values: &'v toml::Table,
-    vars: &'s dyn Fn(&str) -> Option<String>,
-    known: Vec<&'static str>,
+    /// What the variables that override its keys begin with.
+    prefix: String,
+    /// `None`: the file does not have it.
+    values: Option<&'v toml::Table>,
+    vars: Vars<'s>,
+    known: Vec<String>,
     settings: &'s mut Vec<Setting>,
 }
 
 impl<'v, 's> Table<'v, 's> {
-    /// `path` is the dotted key of the table, empty for the file itself.
+    /// `path` is the dotted key of the table, empty for the file itself; `prefix` is what the
+    /// variables that override its keys begin with.
     pub fn new(
         path: &str,
+        prefix: &str,
         values: &'v toml::Table,
-        vars: &'s dyn Fn(&str) -> Option<String>,
+        vars: Vars<'s>,
         settings: &'s mut Vec<Setting>,
     ) -> Self {
-        Self { path: path.to_owned(), values, vars, known: Vec::new(), settings }
+        let (path, prefix) = (path.to_owned(), prefix.to_owned());
+        Self { path, prefix, values: Some(values), vars, known: Vec::new(), settings }
     }
 
-    /// A table inside this one.
-    pub fn table(&mut self, key: &str, empty: &'v toml::Table) -> Result<&'v toml::Table> {
-        if let Some(known) = ["image", "environment"].into_iter().find(|known| *known == key) {
-            self.known.push(known);
-        }
-        match self.values.get(key) {
-            None => Ok(empty),
-            Some(toml::Value::Table(table)) => Ok(table),
+    /// A table inside this one as it is, without reading it.
+    pub fn raw(&mut self, key: &str) -> Result<Option<&'v toml::Table>> {
+        self.known.push(key.to_owned());
+        match self.get(key) {
+            None => Ok(None),
+            Some(toml::Value::Table(table)) => Ok(Some(table)),
             Some(other) => Err(self.wrong(key, "a table", other)),
         }
     }
 
+    /// A table inside this one. Its variables carry its name.
+    pub fn nested(&mut self, key: &str) -> Result<Table<'v, '_>> {
+        let values = self.raw(key)?;
+        let prefix = format!("{}{}_", self.prefix, upper(key));
+        Ok(Table {
+            path: self.dotted(key),
+            prefix,
+            values,
+            vars: self.vars,
+            known: Vec::new(),
+            settings: self.settings,
+        })
+    }
+
     /// A text.
-    pub fn string(&mut self, key: &'static str, default: Option<String>) -> Result<Option<String>> {
+    pub fn string(&mut self, key: &str, default: Option<String>) -> Result<Option<String>> {
         if let Some((name, value)) = self.variable(key) {
             self.note(key, Some(value.clone()), Origin::Variable(name));
             return Ok(Some(value));
         }
-        match self.values.get(key) {
+        match self.get(key) {
             None => {
                 self.note(key, default.clone(), Origin::Default);
                 Ok(default)
@@ -92,8 +115,8 @@ impl<'v, 's> Table<'v, 's> {
     }
 
     /// A number in the range of `T`.
-    pub fn integer<T: TryFrom<i64> + ToString>(&mut self, key: &'static str, default: Option<T>) -> Result<Option<T>> {
-        let (number, origin) = match (self.variable(key), self.values.get(key)) {
+    pub fn integer<T: TryFrom<i64> + ToString>(&mut self, key: &str, default: Option<T>) -> Result<Option<T>> {
+        let (number, origin) = match (self.variable(key), self.get(key)) {
             (Some((name, value)), _) => {
                 let number = value.parse::<i64>().map_err(|error| {
                     Error::new(Kind::Config, format!("{name}={value} is not a number")).source(error)
@@ -115,8 +138,8 @@ impl<'v, 's> Table<'v, 's> {
     }
 
     /// A list of texts; as a variable, separated by commas.
-    pub fn strings(&mut self, key: &'static str, default: &[&str]) -> Result<Vec<String>> {
-        let (list, origin) = match (self.variable(key), self.values.get(key)) {
+    pub fn strings(&mut self, key: &str, default: &[&str]) -> Result<Vec<String>> {
+        let (list, origin) = match (self.variable(key), self.get(key)) {
             (Some((name, value)), _) => {
                 (value.split(',').map(|text| text.trim().to_owned()).collect::<Vec<_>>(), Origin::Variable(name))
             }
@@ -128,33 +151,90 @@ impl<'v, 's> Table<'v, 's> {
             }
             (None, None) => (default.iter().map(|text| (*text).to_owned()).collect(), Origin::Default),
         };
-        self.note(key, Some(list.join(", ")), origin);
+        self.note(key, Some(list.join(", ")).filter(|text| !text.is_empty()), origin);
         Ok(list)
+    }
+
+    /// Yes or no.
+    pub fn boolean(&mut self, key: &str, default: bool) -> Result<bool> {
+        let (value, origin) = match (self.variable(key), self.get(key)) {
+            (Some((name, value)), _) => match value.as_str() {
+                "true" | "1" => (true, Origin::Variable(name)),
+                "false" | "0" => (false, Origin::Variable(name)),
+                _ => return Err(Error::new(Kind::Config, format!("{name}={value} is neither true nor false"))),
+            },
+            (None, Some(toml::Value::Boolean(value))) => (*value, Origin::File),
+            (None, Some(other)) => return Err(self.wrong(key, "true or false", other)),
+            (None, None) => (default, Origin::Default),
+        };
+        self.note(key, Some(value.to_string()), origin);
+        Ok(value)
+    }
+
+    /// A time in whole seconds, within `range`.
+    pub fn seconds(&mut self, key: &str, default: u32, range: std::ops::RangeInclusive<u32>) -> Result<Duration> {
+        let seconds = self.integer::<u32>(key, Some(default))?.unwrap_or(default);
+        if !range.contains(&seconds) {
+            let message = format!("{}: {seconds} seconds are out of range", self.dotted(key));
+            return Err(Error::new(Kind::Config, message).hint(format!(
+                "use {} to {} seconds",
+                range.start(),
+                range.end()
+            )));
+        }
+        Ok(Duration::from_secs(seconds.into()))
+    }
+
+    /// A table of texts whose keys are free. Numbers and booleans count as their text.
+    pub fn texts(&mut self, key: &str) -> Result<BTreeMap<String, String>> {
+        let Some(table) = self.raw(key)? else { return Ok(BTreeMap::new()) };
+        let mut texts = BTreeMap::new();
+        for (name, value) in table {
+            let full = format!("{key}.{name}");
+            let text = match value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(value) => value.to_string(),
+                other => return Err(self.wrong(&full, "a string", other)),
+            };
+            self.note(&full, Some(text.clone()), Origin::File);
+            texts.insert(name.clone(), text);
+        }
+        Ok(texts)
     }
 
     /// Refuses keys that nobody read, naming the nearest one that exists.
     pub fn finish(self) -> Result<()> {
-        match self.values.keys().find(|key| !self.known.contains(&key.as_str())) {
+        match self.values.iter().flat_map(|values| values.keys()).find(|key| !self.known.contains(key)) {
             None => Ok(()),
             Some(key) => Err(Error::new(Kind::Config, format!("{FILE}: unknown key {}", self.dotted(key)))
                 .hint(did_you_mean(key, &self.known))),
         }
     }
 
-    fn variable(&mut self, key: &'static str) -> Option<(String, String)> {
-        self.known.push(key);
-        let prefix = if self.path == "image" { "XTASK_IMAGE_" } else { "XTASK_" };
-        let name = format!("{prefix}{}", key.to_uppercase().replace('-', "_"));
+    /// The key in full, as it is named in messages.
+    pub fn dotted(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// An error about the value of `key`.
+    pub fn refuse(&self, key: &str, why: impl fmt::Display) -> Error {
+        Error::new(Kind::Config, format!("{}: {why}", self.dotted(key)))
+    }
+
+    fn get(&self, key: &str) -> Option<&'v toml::Value> {
+        self.values.and_then(|values| values.get(key))
+    }
+
+    fn variable(&mut self, key: &str) -> Option<(String, String)> {
+        self.known.push(key.to_owned());
+        let name = format!("{}{}", self.prefix, upper(key));
         (self.vars)(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
     }
 
     fn note(&mut self, key: &str, value: Option<String>, origin: Origin) {
         let key = self.dotted(key);
         self.settings.push(Setting { key, value, origin });
-    }
-
-    fn dotted(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     fn wrong(&self, key: &str, expected: &str, found: &toml::Value) -> Error {
@@ -165,8 +245,13 @@ impl<'v, 's> Table<'v, 's> {
     }
 }
 
+fn upper(key: &str) -> String {
+    key.to_uppercase().replace('-', "_")
+}
+
 /// A hint with the nearest name, or all of them.
-pub fn did_you_mean(wrong: &str, known: &[&str]) -> String {
+pub fn did_you_mean<S: AsRef<str>>(wrong: &str, known: &[S]) -> String {
+    let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
     let nearest = known.iter().map(|name| (strsim::damerau_levenshtein(wrong, name), name)).min();
     match nearest {
         Some((distance, name)) if distance <= 2.max(wrong.len() / 3) => format!("did you mean {name:?}?"),

@@ -38,6 +38,7 @@ pub use layout::Layout;
 pub use push::Manifest;
 pub use reference::Reference;
 pub use retry::{Patience, retry_after};
+pub use secret::Secret;
 pub use transport::Access;
 
 /// A client for one repository.

@@ -1,8 +1,26 @@
 //! `kind = "kubernetes"` and `kind = "gke"`: a server in a cluster.
 
+mod checks;
+mod read;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use read::read;
+
+/// The Cloud SQL Auth Proxy. Its releases are tags that Google does not move
+/// (<https://github.com/GoogleCloudPlatform/cloud-sql-proxy/releases>).
+pub const PROXY_IMAGE: &str = "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.25.3";
+
+/// Which of the two kinds is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterKind {
+    /// Any: the server is told a database URI.
+    Kubernetes,
+    /// Google's: Cloud SQL is reached through its Auth Proxy.
+    Gke,
+}
 
 /// A server in a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +71,16 @@ pub enum Database {
     Uri(Secret),
     /// Cloud SQL through the Auth Proxy, a native sidecar.
     CloudSql(CloudSql),
+}
+
+impl Database {
+    /// Cloud SQL, if that is what it is.
+    pub fn cloud_sql(&self) -> Option<&CloudSql> {
+        match self {
+            Self::Uri(_) => None,
+            Self::CloudSql(cloud) => Some(cloud),
+        }
+    }
 }
 
 /// A Cloud SQL database.

@@ -1,0 +1,280 @@
+//! What a text in `deploy.toml` must look like. Each answers with the reason, without the key.
+
+use std::fmt;
+
+/// A name as Kubernetes has them for namespaces and Services (RFC 1123 label).
+pub fn label(text: &str) -> Result<(), String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let fits = (1..=63).contains(&text.len()) && text.bytes().all(inner);
+    match fits && !text.starts_with('-') && !text.ends_with('-') {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a name: use lower-case letters, digits and '-', at most 63")),
+    }
+}
+
+/// A name as Kubernetes has them for most objects: labels with dots between (RFC 1123 subdomain).
+pub fn subdomain(text: &str) -> Result<(), String> {
+    match text.len() <= 253 && text.split('.').all(|part| label(part).is_ok()) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a name: use lower-case letters, digits, '-' and '.'")),
+    }
+}
+
+/// What a Kubernetes quantity counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// CPUs: `2`, `0.5`, `250m`.
+    Cpus,
+    /// Bytes: `1Gi`, `512Mi`, `2G`.
+    Bytes,
+}
+
+/// A positive Kubernetes quantity
+/// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>).
+pub fn quantity(text: &str, unit: Unit) -> Result<(), String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let positive = number.parse::<f64>().is_ok_and(|number| number > 0.0);
+    let (suffixes, example): (&[&str], _) = match unit {
+        Unit::Cpus => (&["", "m"], "250m, 0.5 or 2"),
+        Unit::Bytes => (&["", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"], "512Mi or 2Gi"),
+    };
+    match positive && suffixes.contains(&suffix) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a quantity of {unit}: write it like {example}")),
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpus => "CPUs",
+            Self::Bytes => "bytes",
+        })
+    }
+}
+
+/// The name of an environment variable. The text is never repeated: it may be the secret itself.
+pub fn variable(text: &str) -> Result<(), String> {
+    match is_variable(text) {
+        true => Ok(()),
+        false => Err("it must be the name of an environment variable, not the value".to_owned()),
+    }
+}
+
+/// Whether the text can name an environment variable.
+pub fn is_variable(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// A path of a file. The text is never repeated: it may be the secret itself.
+pub fn file(text: &str) -> Result<(), String> {
+    match text.contains("://") || text.contains(char::is_whitespace) || text.trim_start().starts_with('{') {
+        true => Err("it must be the path of a file, not its content".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// A Cloud SQL instance: `PROJECT:REGION:INSTANCE`; the project may be `DOMAIN:PROJECT`.
+pub fn instance(text: &str) -> Result<(), String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let part = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    match (3..=4).contains(&parts.len()) && parts.iter().all(part) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a Cloud SQL instance: write it as PROJECT:REGION:INSTANCE")),
+    }
+}
+
+/// The e-mail address of a Google service account.
+pub fn service_account(text: &str) -> Result<(), String> {
+    let good = text
+        .strip_suffix(".gserviceaccount.com")
+        .and_then(|rest| rest.split_once('@'))
+        .is_some_and(|(name, domain)| !name.is_empty() && !domain.is_empty() && !domain.contains('@'));
+    match good {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a service account: write it as NAME@PROJECT.iam.gserviceaccount.com")),
+    }
+}
+
+/// Schemes of artifact stores that several pods can share (`mlflow.store.artifact`). For others than
+/// the first the image needs their client in `mlflow_server/requirements.in`.
+const STORES: [&str; 9] = ["gs", "s3", "wasbs", "abfss", "hdfs", "viewfs", "r2", "http", "https"];
+
+/// Where artifacts are kept. The text is repeated only as far as it can hold no password.
+pub fn artifacts(text: &str) -> Result<(), String> {
+    let scheme = text.split_once("://").filter(|(_, rest)| !rest.is_empty()).map(|(scheme, _)| scheme);
+    match scheme {
+        None | Some("file") => {
+            Err("it is a folder, and pods do not share one: choose a store such as gs://BUCKET".to_owned())
+        }
+        Some(scheme) if !STORES.contains(&scheme) => {
+            Err(format!("{scheme:?} is not a kind of artifact store: use one of {}", STORES.join(", ")))
+        }
+        Some("http" | "https") if text.contains('@') => {
+            Err("it must hold no credentials: everyone who may look at ConfigMaps can read it".to_owned())
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// A host that clients name: a DNS name or address, perhaps with a port, perhaps `*.` before it.
+pub fn host(text: &str) -> Result<(), String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let (name, port) = match name.rsplit_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (name, None),
+    };
+    let good = |part: &str| {
+        (1..=63).contains(&part.len())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    match name.split('.').all(good) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a host: write it like mlflow.example.com, without https:// and path")),
+    }
+}
+
+/// A Gateway: `NAMESPACE/NAME`.
+pub fn gateway(text: &str) -> Result<(), String> {
+    let parts = text.split_once('/');
+    match parts.is_some_and(|(namespace, name)| label(namespace).is_ok() && subdomain(name).is_ok()) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is not a Gateway: write it as NAMESPACE/NAME")),
+    }
+}
+
+/// Variables that other keys of `deploy.toml` set, and those keys.
+const OWNED: [(&str, &str); 8] = [
+    ("MLFLOW_BACKEND_STORE_URI", "database"),
+    ("MLFLOW_ARTIFACTS_DESTINATION", "artifacts.uri"),
+    ("MLFLOW_WORKERS", "workers"),
+    ("MLFLOW_SERVER_ALLOWED_HOSTS", "hosts"),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "artifacts.key-file or artifacts.key-secret"),
+    ("PGPASSWORD", "database"),
+    ("MLFLOW_HOST", ""),
+    ("MLFLOW_PORT", ""),
+];
+
+/// How the names of variables end that hold a secret.
+const SECRET: [&str; 7] =
+    ["PASSWORD", "PASSPHRASE", "TOKEN", "SECRET", "SECRET_KEY", "SECRET_ACCESS_KEY", "PRIVATE_KEY"];
+
+/// A variable for the server.
+pub fn env(name: &str) -> Result<(), String> {
+    if !is_variable(name) {
+        return Err("it is not the name of an environment variable".to_owned());
+    }
+    match OWNED.iter().find(|(owned, _)| *owned == name) {
+        Some((_, "")) => return Err("probes and the Service rely on the image's value".to_owned()),
+        Some((_, key)) => return Err(format!("set {key} instead")),
+        None => {}
+    }
+    match SECRET.iter().any(|end| name.ends_with(end)) {
+        true => Err("everyone who may look at ConfigMaps can read it: keep it in a Secret of your own and add an \
+                     envFrom with it to the container mlflow in kubernetes/deployment.yaml"
+            .to_owned()),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities() {
+        for (text, unit, good) in [
+            ("250m", Unit::Cpus, true),
+            ("0.5", Unit::Cpus, true),
+            ("2", Unit::Cpus, true),
+            ("0", Unit::Cpus, false),
+            ("-1", Unit::Cpus, false),
+            ("1Gi", Unit::Cpus, false),
+            ("1Gi", Unit::Bytes, true),
+            ("512Mi", Unit::Bytes, true),
+            ("1.5G", Unit::Bytes, true),
+            ("512m", Unit::Bytes, false),
+            ("1GB", Unit::Bytes, false),
+            ("Gi", Unit::Bytes, false),
+            ("", Unit::Bytes, false),
+            ("1.2.3Gi", Unit::Bytes, false),
+        ] {
+            assert_eq!(quantity(text, unit).is_ok(), good, "{text} {unit}");
+        }
+    }
+
+    #[test]
+    fn names_and_hosts() {
+        for (check, text, good) in [
+            (label as fn(&str) -> Result<(), String>, "mlflow", true),
+            (label, "ml-flow-1", true),
+            (label, "-a", false),
+            (label, "A", false),
+            (label, "a.b", false),
+            (label, "", false),
+            (subdomain, "a.b-c", true),
+            (subdomain, "a..b", false),
+            (instance, "p:europe-west1:db", true),
+            (instance, "example.com:p:europe-west1:db", true),
+            (instance, "p:db", false),
+            (instance, "p::db", false),
+            (instance, "p/r/i", false),
+            (service_account, "a@p.iam.gserviceaccount.com", true),
+            (service_account, "a@p.iam", false),
+            (service_account, "@p.iam.gserviceaccount.com", false),
+            (host, "mlflow.example.com", true),
+            (host, "mlflow.example.com:8443", true),
+            (host, "*.example.com", true),
+            (host, "10.0.0.1", true),
+            (host, "https://mlflow.example.com", false),
+            (host, "mlflow.example.com/ui", false),
+            (host, "a,b", false),
+            (host, "*", false),
+            (gateway, "infra/external", true),
+            (gateway, "external", false),
+            (gateway, "a/b/c", false),
+        ] {
+            assert_eq!(check(text).is_ok(), good, "{text:?}: {:?}", check(text));
+        }
+    }
+
+    #[test]
+    fn stores_must_be_shared_and_hold_no_password() {
+        for (text, why) in [
+            ("gs://bucket/path", ""),
+            ("https://artifacts.example.com/x", ""),
+            ("https://me:pw@artifacts.example.com/x", "no credentials"),
+            ("s3://bucket", ""),
+            ("wasbs://box@account.blob.core.windows.net/path", ""),
+            ("/data", "do not share"),
+            ("file:///data", "do not share"),
+            ("gs://", "do not share"),
+            ("gcs://bucket", "\"gcs\" is not a kind of artifact store"),
+        ] {
+            let found = artifacts(text).err().unwrap_or_default();
+            assert!(found.contains(why) && found.is_empty() == why.is_empty(), "{text}: {found}");
+            assert!(!found.contains("pw"), "{found}");
+        }
+    }
+
+    #[test]
+    fn variables_that_are_ours_or_secret_are_refused() {
+        for (name, why) in [
+            ("STORAGE_EMULATOR_HOST", ""),
+            ("MLFLOW_GCS_UPLOAD_CHUNK_SIZE", ""),
+            ("MLFLOW_PORT", "rely on"),
+            ("MLFLOW_BACKEND_STORE_URI", "set database"),
+            ("AWS_SECRET_ACCESS_KEY", "envFrom"),
+            ("A-B", "not the name"),
+            ("1A", "not the name"),
+        ] {
+            let found = env(name).err().unwrap_or_default();
+            assert!(found.contains(why) && found.is_empty() == why.is_empty(), "{name}: {found}");
+        }
+    }
+}
