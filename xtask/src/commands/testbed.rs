@@ -85,12 +85,14 @@ struct NodeArgs {
 #[derive(clap::Args)]
 struct Place {
     /// The testbed's folder: a short path on a file system that is no overlay.
-    #[arg(long, global = true, default_value = "/var/tmp/mlflow-testbed")]
+    #[arg(long, global = true, default_value = cluster::ROOT)]
     root: PathBuf,
-    #[arg(long, global = true, hide = true, default_value = "mlflow-tb")]
-    name: String,
+    #[arg(long, global = true, hide = true)]
+    name: Option<String>,
     #[arg(long, global = true, hide = true)]
     out: Option<PathBuf>,
+    #[arg(long, global = true, hide = true)]
+    programs: Option<PathBuf>,
     #[arg(long, global = true, hide = true)]
     link: Option<Ipv4Addr>,
     #[arg(long, global = true, hide = true)]
@@ -105,16 +107,16 @@ struct Place {
 
 impl Place {
     fn options(self, run: &Run) -> Result<Options> {
-        let network = Network::default();
+        let programs = match self.programs {
+            Some(programs) => programs,
+            None => Cache::open()?.dir("testbed")?,
+        };
+        let usual = Options::new(&repo::root()?, programs, supervisor());
+        let network = usual.network;
         Ok(Options {
-            name: self.name,
+            name: self.name.unwrap_or(usual.name),
             root: self.root,
-            out: match self.out {
-                Some(out) => out,
-                None => repo::root()?.join("target/testbed"),
-            },
-            cache: Cache::open()?.dir("testbed")?,
-            supervisor: supervisor(),
+            out: self.out.unwrap_or(usual.out),
             offline: run.offline,
             network: Network {
                 link: self.link.unwrap_or(network.link),
@@ -123,6 +125,7 @@ impl Place {
                 registry: self.registry_port.unwrap_or(network.registry),
                 login_registry: self.login_registry_port.unwrap_or(network.login_registry),
             },
+            ..usual
         })
     }
 }

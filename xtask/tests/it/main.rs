@@ -7,6 +7,7 @@ mod image;
 mod local;
 mod lock;
 mod mlflow;
+mod node;
 mod readers;
 mod registry;
 mod walk;

@@ -189,20 +189,6 @@ pub(crate) fn containerd(options: &Options, tools: &Tools) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::options::Network;
-
-    fn options() -> Options {
-        Options {
-            name: "name".into(),
-            root: "/root".into(),
-            out: "/out".into(),
-            cache: "/cache".into(),
-            supervisor: Vec::new(),
-            offline: false,
-            network: Network::default(),
-        }
-    }
-
     fn check(version: &str, expected: &str) {
         let tools = Tools {
             path: Vec::new(),
@@ -212,7 +198,8 @@ mod tests {
             busybox: "/bb".into(),
             containerd: version.into(),
         };
-        let config = containerd(&options(), &tools);
+        let options = Options::new(Path::new("/repo"), "/cache".into(), Vec::new());
+        let config = containerd(&options, &tools);
         assert!(config.starts_with(expected), "{version}: {config}");
     }
 

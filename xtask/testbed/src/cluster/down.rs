@@ -27,15 +27,15 @@ pub struct Down {
 /// Takes the testbed down. Where there is none, that is fine too.
 pub async fn down(options: &Options) -> Result<Down> {
     options.check()?;
-    if Remains::find(options).is_empty() {
+    if Remains::find(options).is_empty() && !lock::Lock::exists(&options.root) {
         state::unpublish(&options.out);
         return Ok(Down { found: false, was_up: false });
     }
     up::require_root()?;
     let _lock = lock::Lock::take(&options.root)?;
-    let was_up = up::running(options).is_some();
+    let (found, was_up) = (!Remains::find(options).is_empty(), up::running(options).is_some());
     clean(options).await?;
-    Ok(Down { found: true, was_up })
+    Ok(Down { found, was_up })
 }
 
 /// Ends and removes everything, and says what could not be. With the lock held.

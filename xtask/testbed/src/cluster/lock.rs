@@ -15,9 +15,14 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Whether somebody has the lock, or died with it.
+    pub(crate) fn exists(root: &Path) -> bool {
+        path(root).exists()
+    }
+
     /// Takes the lock of the testbed in `root`, or says at once who has it.
     pub(crate) fn take(root: &Path) -> Result<Self> {
-        let path = root.with_extension("lock");
+        let path = path(root);
         loop {
             let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
             let mut file = open.on_machine(|| format!("cannot open {}", path.display()))?;
@@ -43,6 +48,11 @@ impl Lock {
             }
         }
     }
+}
+
+/// Beside the folder, which is removed while the lock is held.
+fn path(root: &Path) -> PathBuf {
+    root.with_extension("lock")
 }
 
 impl Drop for Lock {

@@ -32,7 +32,7 @@ pub use control::{ComponentStatus, How};
 pub use down::{Down, down};
 pub use error::{Error, Kind, Result};
 pub use image::{Image, Item};
-pub use options::{Network, Options};
+pub use options::{Network, Options, ROOT};
 pub use programs::{CLOUD_SQL_PROXY, FAKE_GCS, KUBERNETES, MODULES, Module, provide};
 pub use progress::{Progress, Silent};
 pub use state::{CONTEXT, DATABASE_ADMIN_URI, DATABASE_URI, KUBECONFIG, RECORD, REGISTRY_LOGIN, Testbed};

@@ -12,6 +12,9 @@ const LONGEST_ROOT: usize = 60;
 /// An interface's name ends at 15 characters; we add two.
 const LONGEST_NAME: usize = 13;
 
+/// Where the developer's testbed is, unless they say otherwise.
+pub const ROOT: &str = "/var/tmp/mlflow-testbed";
+
 /// Everything that two testbeds on one machine must not share.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -115,6 +118,20 @@ fn after(net: Ipv4Addr, n: u32) -> Ipv4Addr {
 }
 
 impl Options {
+    /// The developer's testbed, which `cargo xtask testbed` brings up: the files for users are below
+    /// `repo`, programs are kept in `cache`. `supervisor` is as in the field.
+    pub fn new(repo: &Path, cache: PathBuf, supervisor: Vec<OsString>) -> Self {
+        Self {
+            name: "mlflow-tb".to_owned(),
+            root: ROOT.into(),
+            out: repo.join("target/testbed"),
+            cache,
+            supervisor,
+            offline: false,
+            network: Network::default(),
+        }
+    }
+
     /// Refuses what would fail later with a message that nobody understands.
     pub fn check(&self) -> Result<()> {
         let refuse = |why: &str| {
@@ -177,15 +194,8 @@ mod tests {
     use super::*;
 
     fn check(name: &str, root: &str, ok: bool) {
-        let options = Options {
-            name: name.into(),
-            root: root.into(),
-            out: "/x".into(),
-            cache: "/x".into(),
-            supervisor: Vec::new(),
-            offline: false,
-            network: Network::default(),
-        };
+        let options =
+            Options { name: name.into(), root: root.into(), ..Options::new(Path::new("/x"), "/x".into(), Vec::new()) };
         assert_eq!(options.check().is_ok(), ok, "{name} {root}");
     }
 
