@@ -51,6 +51,7 @@ pub struct AppliedDeployment {
     /// `metadata.generation` as the apply left it.
     pub generation: i64,
     /// The generation before; `None`: there was no Deployment. The same as after: nothing rolls out.
+    /// A new one alone says little: annotations of a Deployment count as well.
     pub before: Option<i64>,
     /// Whether anything was written, be it only annotations.
     pub changed: bool,
@@ -176,7 +177,7 @@ async fn live(cluster: &Cluster, object: &Object) -> Result<Option<DynamicObject
     let api = cluster.objects(object.kind);
     call::repeat(DEADLINE, || api.get_opt(object.name()))
         .await
-        .map_err(|error| failure::explain(cluster, &format!("read {object}"), error))
+        .map_err(|error| refused(cluster, &format!("read {object}"), object, error))
 }
 
 async fn patch(cluster: &Cluster, object: &Object, force: bool, dry_run: bool) -> kube::Result<DynamicObject> {
@@ -240,9 +241,8 @@ fn plausible(cluster: &Cluster, object: &Object) -> Result<()> {
 }
 
 fn refused(cluster: &Cluster, doing: &str, object: &Object, error: kube::Error) -> Error {
-    let unknown_kind = matches!(&error, kube::Error::Api(status) if status.code == 404)
-        && !is_namespace_missing(&error)
-        && object.kind == ObjectKind::HttpRoute;
+    let unknown_kind =
+        object.kind == ObjectKind::HttpRoute && failure::is_missing(&error) && !is_namespace_missing(&error);
     let error = failure::explain(cluster, doing, error);
     match unknown_kind {
         true => error.hint("install the Gateway API in the cluster, or leave access.gateway out of deploy.toml"),

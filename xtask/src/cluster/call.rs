@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::error::Kind;
+
+use super::failure;
+
 /// How long one attempt may take, in which kube itself repeats after 429, 503 and 504.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
@@ -58,7 +62,7 @@ fn is_passing(error: &kube::Error) -> bool {
             500 => status.message.contains("etcdserver") || status.message.contains("leader changed"),
             _ => false,
         },
-        kube::Error::Service(_) => super::failure::kind(error) == crate::error::Kind::Remote,
+        kube::Error::Service(_) => failure::kind(error) == Kind::Remote && !failure::is_untrusted(error),
         kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => true,
         _ => false,
     }
@@ -88,6 +92,8 @@ mod tests {
         check(answer(404, "not found"), false);
         check(answer(409, "conflict"), false);
         check(kube::Error::Service("connection refused".into()), true);
+        let untrusted = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        check(kube::Error::Service(Box::new(std::io::Error::other(untrusted))), false);
         check(kube::Error::Service(Box::new(kube::client::AuthError::ExecPluginFailed)), false);
     }
 

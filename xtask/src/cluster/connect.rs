@@ -8,6 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use crate::config::cluster::ClusterConfig;
 use crate::error::{Context as _, Error, Kind, Result};
 
+use super::failure;
 use super::object::ObjectKind;
 
 /// How long a connection to the API server may take to come up.
@@ -15,6 +16,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long the API server may be silent in an answer; watches are renewed before this.
 const READ: Duration = Duration::from_secs(295);
+
+/// How long a plugin may take to log in; some open a browser.
+const LOGIN: Duration = Duration::from_secs(120);
 
 /// The cluster of an environment, and the namespace in it.
 #[derive(Clone)]
@@ -35,7 +39,8 @@ impl Cluster {
     /// Opens the context that the environment names. Nothing is asked yet.
     ///
     /// # Errors
-    /// `Config` for a kubeconfig that cannot be read or has no such context.
+    /// `Config` for a kubeconfig that cannot be read or has no such context; `Tool` and `Auth` for a
+    /// plugin that is to log in and is not installed or fails.
     pub async fn connect(config: &ClusterConfig) -> Result<Self> {
         let kubeconfig = read(config)?;
         let names: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
@@ -54,9 +59,23 @@ impl Cluster {
         settings.read_timeout = Some(READ);
         settings.default_namespace.clone_from(&config.namespace);
         let server = settings.cluster_url.to_string();
-        let client = kube::Client::try_from(settings.clone()).context(Kind::Config, unusable)?;
-        settings.read_timeout = None;
-        let streams = kube::Client::try_from(settings).context(Kind::Config, unusable)?;
+        let plugin = settings.auth_info.exec.clone();
+        // A plugin that logs in is run here, and may wait for its user. It keeps what it has got.
+        let opened = tokio::task::spawn_blocking(move || {
+            let client = kube::Client::try_from(settings.clone())?;
+            settings.read_timeout = None;
+            Ok((client, kube::Client::try_from(settings)?))
+        });
+        let (client, streams) = match tokio::time::timeout(LOGIN, opened).await {
+            Ok(Ok(Ok(clients))) => clients,
+            Ok(Ok(Err(error))) => return Err(failure::login(&config.context, plugin.as_ref(), error)),
+            Ok(Err(panicked)) => return Err(Error::new(Kind::Internal, unusable()).source(panicked)),
+            Err(_) => {
+                let message =
+                    format!("{} did not log in within {} s", failure::program(plugin.as_ref()), LOGIN.as_secs());
+                return Err(Error::new(Kind::Auth, message).hint("run it by hand to see what it waits for"));
+            }
+        };
         Ok(Self { client, streams, context: config.context.clone(), server, namespace: config.namespace.clone() })
     }
 

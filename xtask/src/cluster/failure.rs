@@ -3,22 +3,31 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use kube::client::AuthError;
+use kube::config::ExecConfig;
 use kube::core::Status;
 
 use crate::error::{Error, Kind};
 
 use super::connect::Cluster;
 
+/// What helps against credentials that are refused.
+const LOG_IN: &str = "log in again; for GKE: `gcloud auth login`, for others: renew the context's credentials";
+
 /// An error of kube as ours. `doing` names what was tried: `read Deployment/mlflow`.
 pub fn explain(cluster: &Cluster, doing: &str, error: kube::Error) -> Error {
     let kind = kind(&error);
     let message = match kind {
+        Kind::Auth => format!("cannot {doing}: {} does not accept the context {}", cluster.server, cluster.context),
         Kind::Remote => format!("cannot {doing}: no good answer from the API server {}", cluster.server),
         _ => format!("cannot {doing} in namespace {} of context {}", cluster.namespace, cluster.context),
     };
     let fixed = match kind {
-        Kind::Auth => Some("log in again; for GKE: `gcloud auth login`, for others: renew the context's credentials"),
+        Kind::Auth => Some(LOG_IN),
         Kind::Forbidden => Some("ask the cluster's administrator for the right that is named above"),
+        Kind::Remote if is_untrusted(&error) => Some(
+            "this is another server than the kubeconfig trusts: get the context anew, or look for a proxy in between",
+        ),
         Kind::Remote => Some("check the network and the context's server address, then run the same command again"),
         Kind::Conflict => Some("see who manages the fields named above; `--force-conflicts` takes them over"),
         _ => None,
@@ -30,6 +39,42 @@ pub fn explain(cluster: &Cluster, doing: &str, error: kube::Error) -> Error {
     }
 }
 
+/// Why a context's credentials could not be had.
+pub fn login(context: &str, plugin: Option<&ExecConfig>, error: kube::Error) -> Error {
+    let kube::Error::Auth(auth) = &error else {
+        return Error::new(Kind::Config, format!("the context {context:?} of the kubeconfig cannot be used"))
+            .source(error);
+    };
+    let program = program(plugin);
+    match auth {
+        AuthError::AuthExecStart(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            let installed = plugin.and_then(|plugin| plugin.install_hint.as_deref()).map(str::trim);
+            Error::new(Kind::Tool, format!("{program} is not installed; the context {context:?} logs in with it"))
+                .hint(installed.unwrap_or("install it, or put it on the PATH").to_owned())
+        }
+        _ => Error::new(Kind::Auth, format!("cannot log in to the context {context:?}"))
+            .source(auth_cause(program, auth))
+            .hint(LOG_IN),
+    }
+}
+
+/// The plugin that logs in, by name.
+pub fn program(plugin: Option<&ExecConfig>) -> &str {
+    plugin.and_then(|plugin| plugin.command.as_deref()).unwrap_or("the plugin that logs in")
+}
+
+/// What a plugin said: kube prints its output as numbers, and its arguments with it.
+fn auth_cause(program: &str, error: &AuthError) -> String {
+    let AuthError::AuthExecRun { out, .. } = error else { return error.to_string() };
+    let said = String::from_utf8_lossy(&out.stderr);
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    match last {
+        Some(last) => format!("{program} failed ({}): {}", out.status, last.trim()),
+        // Where it may ask its user, its messages have gone to the terminal.
+        None => format!("{program} failed ({}); what it said is above", out.status),
+    }
+}
+
 /// Which exit code an error of kube stands for.
 pub fn kind(error: &kube::Error) -> Kind {
     match error {
@@ -37,8 +82,7 @@ pub fn kind(error: &kube::Error) -> Kind {
         kube::Error::Auth(_) => Kind::Auth,
         kube::Error::InferConfig(_) | kube::Error::InferKubeconfig(_) => Kind::Config,
         kube::Error::BuildRequest(_) | kube::Error::SerdeError(_) => Kind::Internal,
-        // A plugin that fails while a request is built comes wrapped.
-        kube::Error::Service(error) if is_auth(error.as_ref()) => Kind::Auth,
+        kube::Error::Service(error) if auth_error(error.as_ref()).is_some() => Kind::Auth,
         _ => Kind::Remote,
     }
 }
@@ -46,13 +90,26 @@ pub fn kind(error: &kube::Error) -> Kind {
 fn status_kind(status: &Status) -> Kind {
     match status.code {
         401 => Kind::Auth,
+        // Whoever comes without credentials may be let in, but not far.
+        403 if status.message.contains("\"system:anonymous\"") => Kind::Auth,
         403 if status.message.contains("exceeded quota") || is_admission(&status.message) => Kind::Refused,
         403 => Kind::Forbidden,
         409 => Kind::Conflict,
         400 | 404 | 413 | 422 => Kind::Refused,
-        500 if status.message.contains("failed calling webhook") => Kind::Refused,
+        // Fields that the schema does not have are reported as if the server had failed.
+        500 if ["failed calling webhook", "failed to create typed patch object"]
+            .iter()
+            .any(|sign| status.message.contains(sign)) =>
+        {
+            Kind::Refused
+        }
         _ => Kind::Remote,
     }
+}
+
+/// Whether the object, its namespace or its kind does not exist; for a kind, kube does not see it.
+pub fn is_missing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// Whether an admission plugin or webhook said no, which is about the object and not about rights.
@@ -62,10 +119,24 @@ fn is_admission(message: &str) -> bool {
         .any(|sign| message.contains(sign))
 }
 
-fn is_auth(error: &(dyn StdError + 'static)) -> bool {
+/// A plugin that fails while a request is built comes wrapped.
+fn auth_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a AuthError> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<kube::client::AuthError>() {
+        if let Some(error) = error.downcast_ref::<AuthError>() {
+            return Some(error);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Whether the server's certificate is to blame: asking again would not help.
+pub fn is_untrusted(error: &kube::Error) -> bool {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) || error.is::<rustls::Error>() {
             return true;
         }
         next = error.source();
@@ -80,6 +151,11 @@ fn cause(error: kube::Error) -> Box<dyn StdError + Send + Sync> {
             Some(lines) => Box::new(lines),
             None if status.message.is_empty() => format!("it answered {} {}", status.code, status.reason).into(),
             None => status.message.clone().into(),
+        },
+        kube::Error::Auth(error) => auth_cause("the plugin that logs in", &error).into(),
+        kube::Error::Service(error) => match auth_error(error.as_ref()) {
+            Some(error) => auth_cause("the plugin that logs in", error).into(),
+            None => error,
         },
         other => Box::new(other),
     }
@@ -137,12 +213,14 @@ mod tests {
         };
         check(401, "Unauthorized", Kind::Auth);
         check(403, "deployments.apps is forbidden: User \"a\" cannot create", Kind::Forbidden);
+        check(403, "pods is forbidden: User \"system:anonymous\" cannot list", Kind::Auth);
         check(403, "pods \"a\" is forbidden: exceeded quota: q", Kind::Refused);
         check(403, "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\"", Kind::Refused);
         check(409, "Apply failed with 1 conflict", Kind::Conflict);
         check(422, "Deployment.apps \"mlflow\" is invalid", Kind::Refused);
         check(403, "namespace a because it is being terminated", Kind::Refused);
         check(500, "etcdserver: request timed out", Kind::Remote);
+        check(500, "failed to create typed patch object: .spec.a: field not declared in schema", Kind::Refused);
         check(500, "Internal error occurred: failed calling webhook \"a\": connection refused", Kind::Refused);
         check(503, "", Kind::Remote);
     }

@@ -12,6 +12,8 @@ pub mod forward;
 pub mod image;
 pub mod lease;
 pub mod object;
+pub mod preflight;
+pub mod prune;
 pub mod release;
 pub mod render;
 pub mod rollout;

@@ -243,7 +243,7 @@ pub async fn prune(cluster: &Cluster, keep: usize) -> Result<Vec<u64>> {
         let name = name(release.number);
         match call::repeat(DEADLINE, || api.delete(&name, &params)).await {
             Ok(_) => pruned.push(release.number),
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) if failure::is_missing(&error) => {}
             Err(error) => return Err(failure::explain(cluster, &format!("delete ConfigMap/{name}"), error)),
         }
     }
