@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::report::Report;
 
 use super::super::Cluster;
-use super::causes::Cause;
+use super::causes::{self, Cause};
 use super::snapshot::{LogLine, Snapshot, last_time};
 use super::{Expected, logs, pods, text};
 
@@ -219,19 +219,22 @@ impl fmt::Display for Diagnosis {
         if let Some(tail) = self.telling_tail() {
             let instance = if tail.previous { ", before its last restart" } else { "" };
             writeln!(f, "\nLog of {}{instance}:", tail.container)?;
-            let skipped = tail.lines.len().saturating_sub(SHOWN_LINES);
-            for line in &tail.lines[skipped..] {
+            let lines: Vec<&String> = tail.lines.iter().filter(|line| !line.trim().is_empty()).collect();
+            for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
                 writeln!(f, "  {}", text::short(line, WIDTH))?;
             }
         }
-        let worth = self.events.iter().filter(|event| event.kind == "Warning" || !self.has_warnings());
-        let events: Vec<&Told> = worth.collect();
+        let events = self.telling_events();
         if !events.is_empty() {
             writeln!(f, "\nEvents:")?;
-            for event in &events[events.len().saturating_sub(SHOWN_EVENTS)..] {
+            for event in events {
                 let time = event.at.split_once('T').map_or("", |(_, time)| time.get(..8).unwrap_or_default());
                 let times = if event.count > 1 { format!(" ({}x)", event.count) } else { String::new() };
-                let line = format!("{time} {} {}{times}: {}", event.object, event.reason, event.message);
+                let message = match event.message.starts_with("Failed to pull image") {
+                    true => causes::pull_detail(&event.message),
+                    false => &event.message,
+                };
+                let line = format!("{time} {} {}{times}: {message}", event.object, event.reason);
                 writeln!(f, "  {}", text::short(&line, WIDTH))?;
             }
         }
@@ -245,8 +248,18 @@ impl Diagnosis {
         self.logs.iter().find(|tail| !tail.previous).or_else(|| self.logs.first())
     }
 
-    fn has_warnings(&self) -> bool {
-        self.events.iter().any(|event| event.kind == "Warning")
+    /// Warnings where there are any, and of each kind about an object only the last two.
+    fn telling_events(&self) -> Vec<&Told> {
+        let has_warnings = self.events.iter().any(|event| event.kind == "Warning");
+        let mut shown: Vec<&Told> = Vec::new();
+        for event in self.events.iter().rev().filter(|event| event.kind == "Warning" || !has_warnings) {
+            let alike = shown.iter().filter(|other| other.object == event.object && other.reason == event.reason);
+            if alike.count() < 2 && shown.len() < SHOWN_EVENTS {
+                shown.push(event);
+            }
+        }
+        shown.reverse();
+        shown
     }
 }
 

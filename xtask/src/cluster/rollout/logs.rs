@@ -112,7 +112,9 @@ pub async fn read(cluster: &Cluster, pod: &str, container: &str, previous: bool,
     };
     let api = cluster.api::<Pod>();
     let answer = tokio::time::timeout(ANSWER, api.logs(pod, &params)).await;
-    Some(answer.ok()?.ok()?.lines().map(line).collect())
+    // Without a time it is a word of the kubelet's, about a log that it no longer has.
+    let lines = answer.ok()?.ok()?.lines().map(line).filter(|line| line.at.is_some()).collect();
+    Some(lines)
 }
 
 fn line(line: &str) -> LogLine {

@@ -3,7 +3,7 @@
 //! There is one way to [`Verdict::Complete`], at the end of [`verdict`], and it asks for everything
 //! at once. All that is doubtful is [`Verdict::Wait`], which the deadline ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -19,6 +19,12 @@ use super::{Expected, Limits};
 /// Seconds that a fatal cause of one pod may stand beside another new pod that is ready: then it is
 /// that pod's node, not what was deployed.
 const CONTRADICTED: i64 = 60;
+/// Seconds for what could pass a moment ago: a ReplicaSet whose pods a quota refused is tried again
+/// at growing intervals, not when an old pod has gone.
+const RELIEVED: i64 = 60;
+
+/// The same cause, looked at again: pod, container, code.
+type Key = (String, String, Code);
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,9 +86,11 @@ pub struct Complete {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// The earliest sign of each cause.
-    first_signs: BTreeMap<(String, String, Code), Timestamp>,
-    /// Since when, without a break, each cause has been there, on our clock.
-    since: BTreeMap<(String, String, Code), Timestamp>,
+    first_signs: BTreeMap<Key, Timestamp>,
+    /// Since when, without a break, each cause has been there in its class, on our clock.
+    since: BTreeMap<(Key, Class), Timestamp>,
+    /// Causes that could once pass by themselves.
+    waited: BTreeSet<Key>,
     steady: Option<Steady>,
 }
 
@@ -104,8 +112,10 @@ impl Memory {
             let key = cause.key();
             let first = self.first_signs.entry(key.clone()).or_insert(cause.first_sign);
             *first = (*first).min(cause.first_sign);
-            let seen = self.since.get(&key).copied().unwrap_or(snapshot.at);
-            since.insert(key, seen);
+            if cause.class == Class::Wait {
+                self.waited.insert(key.clone());
+            }
+            since.insert((key, cause.class), self.since(&cause, snapshot.at));
         }
         self.since = since;
         self.steady = new_pods_if_complete(expected, snapshot).map(|pods| {
@@ -117,11 +127,17 @@ impl Memory {
         });
     }
 
+    /// Since when a cause has been there.
+    fn since(&self, cause: &Cause, at: Timestamp) -> Timestamp {
+        self.since.get(&(cause.key(), cause.class)).copied().unwrap_or(at)
+    }
+
     /// The cause with its earliest sign, and whether its budget is spent.
     fn weigh(&self, cause: Cause, at: Timestamp) -> (Cause, bool) {
         let key = cause.key();
-        let seen = self.since.get(&key).copied().unwrap_or(at);
-        let is_spent = cause.is_spent(seen, at);
+        let lasts = at.duration_since(self.since(&cause, at)).as_secs();
+        let is_relieved = cause.code == Code::Quota && self.waited.contains(&key);
+        let is_spent = cause.is_spent(lasts) && (!is_relieved || lasts >= RELIEVED);
         let first_sign = self.first_signs.get(&key).copied().unwrap_or(cause.first_sign).min(cause.first_sign);
         (Cause { first_sign, ..cause }, is_spent)
     }
@@ -134,15 +150,16 @@ pub fn verdict(expected: &Expected, limits: &Limits, memory: &Memory, snapshot: 
         Err(message) => return Verdict::Superseded(message),
     };
     let at = snapshot.at;
-    let own = |code: Code, message: String| Cause::new(code, Budget::Now, "Deployment", &message, at);
+    let own = |code: Code, reason: &str, message: &str| Verdict::Failed {
+        cause: Cause::new(code, Budget::Now, reason, message, at),
+        late: false,
+    };
     let wanted = wanted(deployment);
     if deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true) {
-        let message = format!("Deployment/{} is paused: no new pods are made", expected.name);
-        return Verdict::Failed { cause: own(Code::Paused, message), late: false };
+        return own(Code::Paused, "Paused", "no new pods are made while it is paused");
     }
     if wanted == 0 {
-        let message = format!("Deployment/{} wants 0 replicas", expected.name);
-        return Verdict::Failed { cause: own(Code::NoReplicas, message), late: false };
+        return own(Code::NoReplicas, "Scaled", "spec.replicas is 0");
     }
     if let Some(steady) = &memory.steady
         && let Some(pods) = new_pods_if_complete(expected, snapshot)
@@ -307,9 +324,9 @@ fn failure(expected: &Expected, memory: &Memory, snapshot: &Snapshot, weighed: &
     let spent = || weighed.iter().filter(|(_, is_spent)| *is_spent).map(|(cause, _)| cause);
     let set = pods::new_replica_set(expected, snapshot);
     let new = set.map(|set| pods::pods_of(set, snapshot)).unwrap_or_default();
-    let is_contradicted = new.iter().any(|pod| pods::is_ready(pod));
+    let is_contradicted = new.iter().any(|pod| pods::is_ready(pod) && runs_image(expected, pod));
     let counts = |cause: &&Cause| {
-        let seen = memory.since.get(&cause.key()).copied().unwrap_or(snapshot.at);
+        let seen = memory.since(cause, snapshot.at);
         cause.class == Class::Budgeted
             || cause.uid.is_empty()
             || !is_contradicted
@@ -379,7 +396,7 @@ fn progress(expected: &Expected, deployment: &Deployment, snapshot: &Snapshot, w
         parts.push("no new ReplicaSet yet".to_owned());
     }
     for (cause, _) in weighed.iter().filter(|(cause, _)| cause.uid.is_empty()) {
-        parts.push(format!("{}: {}", cause.code.phrase(), cause.message));
+        parts.push(format!("{}: {}", cause.code.phrase(), super::text::short(&cause.message, 160)));
     }
     for pod in new.iter().filter(|pod| !pods::is_ready(pod)) {
         let cause = weighed.iter().find(|(cause, _)| cause.uid == pods::uid(pod)).map(|(cause, _)| cause);

@@ -10,6 +10,8 @@ pub enum Code {
     ImageName,
     /// The registry does not have the image.
     ImageNotFound,
+    /// The node does not have the image, and may not pull it.
+    ImageAbsent,
     /// The image is not for the node's platform.
     ImagePlatform,
     /// The registry wants other credentials.
@@ -70,6 +72,7 @@ impl Code {
         match self {
             Self::ImageName => "the image's name is invalid",
             Self::ImageNotFound => "the registry does not have the image",
+            Self::ImageAbsent => "the node does not have the image and may not pull it",
             Self::ImagePlatform => "the image is not for the node's platform",
             Self::ImageAuth => "the registry refuses the cluster's credentials",
             Self::ImagePull => "the image cannot be pulled",
@@ -104,6 +107,7 @@ impl Code {
         match self {
             Self::ImageName => "correct the image's name in deploy.toml or --image",
             Self::ImageNotFound => "push it: `cargo xtask build-image --push`, or name one that exists with --image",
+            Self::ImageAbsent => "set imagePullPolicy in kubernetes/deployment.yaml to IfNotPresent",
             Self::ImagePlatform => "build for the node's platform: `cargo xtask build-image --push --platform ...`",
             Self::ImageAuth => {
                 "give the cluster a pull secret (pull_secret in deploy.toml), or its nodes the right to pull"
@@ -120,7 +124,7 @@ impl Code {
             }
             Self::OomKilled => "give the server more memory (server.memory in deploy.toml), or fewer workers",
             Self::ProbeFailing => {
-                "read the log lines above; the readiness probe asks the server for something from the database"
+                "find out why nothing good answers the probe: the log and `kubectl describe pod` tell; the server's readiness needs the database"
             }
             Self::SchemaMismatch => {
                 "deploy the MLflow version that fits the schema, or upgrade the schema after a backup"

@@ -62,7 +62,7 @@ impl<'a> Seen<'a> {
         let is_failure = |reason: &str, _: &str| reason == "Failed" || reason == "InspectFailed";
         match reason {
             "InvalidImageName" => named(Code::ImageName, Budget::Now, &is_failure),
-            "ErrImageNeverPull" => named(Code::ImageNotFound, Budget::Now, &is_failure),
+            "ErrImageNeverPull" => named(Code::ImageAbsent, Budget::Now, &is_failure),
             "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "ImageInspectError" => {
                 Some(self.pull(reason, message))
             }
@@ -129,12 +129,21 @@ impl<'a> Seen<'a> {
         // While it runs once more it may yet come up.
         let budget = if self.view.is_running() { Budget::Deadline } else { Budget::Restarts(RESTARTS) };
         let words = end.message.clone().or_else(|| self.last_words());
-        let message = probe.or(words).unwrap_or_else(|| format!("exit code {}", end.exit_code));
+        let memory = (code == Code::OomKilled).then(|| self.memory());
+        let message = memory.or(probe).or(words).unwrap_or_else(|| format!("exit code {}", end.exit_code));
         let reason = self.view.waiting().and_then(|waiting| waiting.reason.as_deref()).or(end.reason.as_deref());
         let exit = end.finished_at.as_ref().map_or(self.snapshot.at, |time| time.0);
         let backoff = first_event(self.events(), |reason, _| reason == "BackOff").unwrap_or(exit);
         let cause = Cause::new(code, budget, reason.unwrap_or("Error"), &message, exit.min(backoff));
         Some(Cause { exit_code: Some(end.exit_code), ..cause })
+    }
+
+    fn memory(&self) -> String {
+        let limits = self.view.spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        match limits.and_then(|limits| limits.get("memory")) {
+            Some(memory) => format!("ended by the kernel at its memory limit of {}", memory.0),
+            None => "ended by the kernel: the node had no memory left".to_owned(),
+        }
     }
 
     /// The kubelet's words about the probe for which it ended the container.
@@ -193,8 +202,9 @@ fn pull_error(message: &str) -> (Code, Budget) {
     }
 }
 
-/// The runtime names the image up to three times before it says what is wrong.
-fn pull_detail(message: &str) -> &str {
+/// A message about a failed pull without the runtime's call chain, which names the image up to three
+/// times before it says what is wrong.
+pub fn pull_detail(message: &str) -> &str {
     let marker = "failed to resolve reference \"";
     let rest = message.rfind(marker).map(|at| &message[at + marker.len()..]);
     rest.and_then(|rest| rest.split_once("\": ")).map_or(message, |(_, detail)| detail)

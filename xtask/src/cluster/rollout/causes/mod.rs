@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::snapshot::first_time;
 
 pub use code::Code;
+pub use container::pull_detail;
 pub use creation::refused;
 pub use pod::of_pod;
 
@@ -104,12 +105,12 @@ impl Cause {
         (self.uid.clone(), self.container.clone().unwrap_or_default(), self.code)
     }
 
-    /// Whether its budget is spent, `seen` being when we first saw it.
-    pub fn is_spent(&self, seen: Timestamp, at: Timestamp) -> bool {
+    /// Whether its budget is spent, after it has been there for so many seconds.
+    pub fn is_spent(&self, lasts: i64) -> bool {
         match self.budget {
             Budget::Now => true,
             Budget::Restarts(most) => self.restarts >= most,
-            Budget::Seconds(most) => at.duration_since(seen).as_secs() >= most,
+            Budget::Seconds(most) => lasts >= most,
             Budget::Deadline => false,
         }
     }
