@@ -57,6 +57,8 @@ struct UpArgs {
 enum With {
     /// A node in namespaces of this machine; needs root.
     Node,
+    /// A cluster of kind's; needs Docker.
+    Kind,
 }
 
 #[derive(clap::Args)]
@@ -146,8 +148,13 @@ pub fn node(args: &Args) -> Option<ExitCode> {
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let options = args.place.options(run)?;
     match args.command {
-        Command::Up(UpArgs { with: With::Node }) => {
-            let up = cluster::up(&options, &Shown(run.ui.clone()), run.cancel.cancelled()).await.map_err(explain)?;
+        Command::Up(UpArgs { with }) => {
+            let (shown, cancel) = (Shown(run.ui.clone()), run.cancel.cancelled());
+            let up = match with {
+                With::Node => cluster::up(&options, &shown, cancel).await,
+                With::Kind => cluster::kind::up(&options, &shown, cancel).await,
+            };
+            let up = up.map_err(explain)?;
             run.answer(&UpAnswer { already: up.already, seconds: report::seconds(up.took), testbed: up.testbed })
         }
         Command::Down => {

@@ -14,6 +14,7 @@ use testbed::cluster::TOOLS;
 /// A testbed of this test's own; taken down at the end, whatever happens.
 struct World {
     home: Home,
+    go: PathBuf,
     name: String,
     args: Vec<String>,
 }
@@ -29,9 +30,13 @@ impl World {
             missing("a testbed's node needs root");
             return None;
         }
-        for (tool, package) in TOOLS.iter().chain([&("go", "golang"), &("runc", "runc")]) {
+        for (tool, package) in TOOLS.iter().chain([&("runc", "runc"), &("psql", "postgresql-client")]) {
             testbed::require(tool, package)?;
         }
+        let Some(go) = testbed::cluster::go_candidates().into_iter().next() else {
+            missing(testbed::cluster::GO);
+            return None;
+        };
         let id = std::process::id();
         let name = format!("tb-{id}");
         let root = PathBuf::from("/var/tmp").join(&name);
@@ -48,14 +53,15 @@ impl World {
             ("--login-registry-port", testbed::free_port().to_string()),
         ];
         let args = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
-        Some(Self { home, name, args })
+        Some(Self { home, go, name, args })
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.home.command(env!("CARGO_BIN_EXE_xtask"));
         // Where Go's modules come from is the machine's business, and building Kubernetes a second
         // time because HOME is another is nobody's.
-        let go = testbed::command("go").args(["env", "GOENV", "GOMODCACHE", "GOCACHE"]).output().expect("go starts");
+        let go =
+            testbed::command(&self.go).args(["env", "GOENV", "GOMODCACHE", "GOCACHE"]).output().expect("go starts");
         let go = String::from_utf8(go.stdout).expect("paths");
         command.envs(["GOENV", "GOMODCACHE", "GOCACHE"].into_iter().zip(go.lines()));
         command.envs(std::env::vars_os().filter(|(name, _)| {

@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 use super::options::Options;
 use super::tools::Tools;
 
-/// How the sandbox image of every pod is named.
-pub(crate) fn pause_image(options: &Options) -> String {
-    format!("{}/testbed/pause:1", options.network.registry())
-}
+/// The sandbox image of every pod, in the open registry.
+pub(crate) const PAUSE: &str = "testbed/pause:1";
 
 /// KubeletConfiguration.
 pub(crate) fn kubelet(options: &Options) -> Value {
@@ -140,7 +138,8 @@ pub(crate) fn dnsmasq(options: &Options) -> String {
 /// containerd's; its format changed with 2.0.
 pub(crate) fn containerd(options: &Options, tools: &Tools) -> String {
     let root = options.root.display();
-    let (runc, cni, pause) = (tools.runc.display(), tools.cni.display(), pause_image(options));
+    let (runc, cni, pause) =
+        (tools.runc.display(), tools.cni.display(), format!("{}/{PAUSE}", options.network.registry()));
     let first = tools.containerd.split_ascii_whitespace().find_map(|word| {
         let number = word.trim_start_matches('v').split('.').next()?;
         number.parse::<u32>().ok().filter(|_| word.contains('.'))

@@ -50,13 +50,16 @@ pub(crate) async fn init(options: &Options, tools: &Tools, owner: (u32, u32), pa
 
 /// Makes the user and the database of the tests.
 pub(crate) async fn create(tools: &Tools, host: &str, admin: &str, password: &str) -> Result<()> {
-    // Both passwords are hexadecimal; neither reaches an argument.
-    let script =
-        format!("CREATE ROLE {DATABASE} LOGIN PASSWORD '{password}';\nCREATE DATABASE {DATABASE} OWNER {DATABASE};\n");
     let mut psql = program::command(tools.postgresql.join("psql"));
     psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--host", host, "--username", ADMIN, "postgres"]);
     psql.env("PGPASSWORD", admin);
-    program::read(psql, script.as_bytes(), DEADLINE).await.map(drop)
+    program::read(psql, script(password).as_bytes(), DEADLINE).await.map(drop)
+}
+
+/// What makes them; for psql's stdin, because it has the password in it.
+pub(crate) fn script(password: &str) -> String {
+    // Passwords are hexadecimal: nothing has to be quoted.
+    format!("CREATE ROLE {DATABASE} LOGIN PASSWORD '{password}';\nCREATE DATABASE {DATABASE} OWNER {DATABASE};\n")
 }
 
 /// `postgresql://user:password@host:5432/database`.

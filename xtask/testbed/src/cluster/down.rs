@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::error::{Context as _, Error, Kind, Result};
 use super::options::Options;
 use super::state::{self, Remains};
-use super::{cgroup, lock, network, up};
+use super::{cgroup, kind, lock, network, up};
 
 /// How long the kernel may take to end and release everything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,6 +27,10 @@ pub struct Down {
 /// Takes the testbed down. Where there is none, that is fine too.
 pub async fn down(options: &Options) -> Result<Down> {
     options.check()?;
+    if kind::exists().await {
+        kind::down(options).await?;
+        return Ok(Down { found: true, was_up: true });
+    }
     if Remains::find(options).is_empty() && !lock::Lock::exists(&options.root) {
         state::unpublish(&options.out);
         return Ok(Down { found: false, was_up: false });

@@ -78,7 +78,7 @@ pub async fn provide(module: &Module, options: &Options, progress: &dyn Progress
     for (file, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)] {
         std::fs::write(scratch.path().join(file), text).on_machine(|| format!("cannot write {file}"))?;
     }
-    let go = Go { program: go()?, dir: scratch.path().to_owned(), offline: options.offline };
+    let go = Go { program: go().await?, dir: scratch.path().to_owned(), offline: options.offline };
     let version = program::read(go.command(&["env", "GOVERSION"]), b"", Duration::from_secs(300))
         .await
         .map_err(|error| error.hint(GO))?;
@@ -102,14 +102,45 @@ pub async fn provide(module: &Module, options: &Options, progress: &dyn Progress
     Ok(done)
 }
 
-const GO: &str = "install Go 1.21 or newer (https://go.dev/dl, or Debian's golang-go from bookworm-backports or newer); \
+/// How to get a Go that can build the programs.
+pub const GO: &str = "install Go 1.21 or newer (https://go.dev/dl, or a golang-1.N-go package of Debian's backports); \
     it fetches the version that go.mod asks for by itself";
 
-fn go() -> Result<PathBuf> {
-    let usual = PathBuf::from("/usr/local/go/bin/go");
-    program::find("go")
-        .or_else(|| program::is_executable(&usual).then_some(usual))
-        .ok_or_else(|| Error::new(Kind::Tool, "go is not installed: it builds the testbed's programs").hint(GO))
+/// Where Go may be: in the PATH, where its own archive and where Debian's packages put it.
+pub fn go_candidates() -> Vec<PathBuf> {
+    let mut found = program::all("go");
+    found.push("/usr/local/go/bin/go".into());
+    let mut packaged: Vec<PathBuf> =
+        std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    packaged.retain(|dir| dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("go-1.")));
+    // Newest first; all of them have two digits.
+    packaged.sort_by(|a, b| b.cmp(a));
+    found.extend(packaged.into_iter().map(|dir| dir.join("bin/go")));
+    found.retain(|go| program::is_executable(go));
+    found
+}
+
+/// Whether what `go version` says is a Go that fetches a newer one by itself: 1.21 or later.
+pub fn is_recent_go(version: &str) -> bool {
+    let number = version.split_ascii_whitespace().find_map(|word| word.strip_prefix("go1."));
+    let minor = number.map(|rest| rest.split(|byte: char| !byte.is_ascii_digit()).next().unwrap_or_default());
+    minor.and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= 21)
+}
+
+async fn go() -> Result<PathBuf> {
+    let candidates = go_candidates();
+    for go in &candidates {
+        let mut command = program::command(go);
+        command.arg("version").env("GOTOOLCHAIN", "local");
+        if program::read(command, b"", Duration::from_secs(20)).await.is_ok_and(|version| is_recent_go(&version)) {
+            return Ok(go.clone());
+        }
+    }
+    let message = match candidates.first() {
+        None => "go, which builds the testbed's programs, is not installed".to_owned(),
+        Some(go) => format!("{} is too old to build the testbed's programs", go.display()),
+    };
+    Err(Error::new(Kind::Tool, message).hint(GO))
 }
 
 /// Where a build is done: below the cache, so that it can be moved there whole.
@@ -211,6 +242,20 @@ mod tests {
         let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
         assert_eq!(base, key(&KUBERNETES, "go1.26.0", "x86_64"));
+    }
+
+    #[test]
+    fn a_go_that_fetches_another_is_recent() {
+        for (version, expected) in [
+            ("go version go1.26.8 linux/amd64", true),
+            ("go version go1.21.0 linux/amd64", true),
+            ("go version go1.22rc1 linux/amd64", true),
+            ("go version go1.19.8 linux/amd64", false),
+            ("go version devel +abc", false),
+            ("", false),
+        ] {
+            assert_eq!(is_recent_go(version), expected, "{version}");
+        }
     }
 
     #[test]

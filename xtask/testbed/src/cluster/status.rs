@@ -11,7 +11,7 @@ use super::node::{SPEC, Spec};
 use super::options::Options;
 use super::ready::Asker;
 use super::state::{self, Testbed};
-use super::up;
+use super::{kind, up};
 
 /// A component, seen from both sides.
 #[derive(Clone, Debug, Serialize)]
@@ -36,7 +36,10 @@ pub struct Status {
 
 /// What runs; `None` where nothing does.
 pub async fn status(options: &Options) -> Result<Option<Status>> {
-    let Some(testbed) = up::running(options) else { return Ok(None) };
+    let Some(testbed) = up::running(options) else {
+        let with_kind = kind::running(options).await;
+        return Ok(with_kind.map(|testbed| Status { testbed, components: Vec::new(), memory: 0 }));
+    };
     let (spec, asker) = open(options).await?;
     let processes = control::status(&options.root).await?;
     let mut components = Vec::new();
@@ -51,12 +54,18 @@ pub async fn status(options: &Options) -> Result<Option<Status>> {
 
 /// Stops a component; returns when it is gone. It stays so until [`start`].
 pub async fn stop(options: &Options, component: &str, how: How) -> Result<()> {
+    if kind::running(options).await.is_some() {
+        return kind::control(component, if how == How::Kill { "kill" } else { "stop" }).await;
+    }
     require_up(options)?;
     control::tell(&options.root, &Request::Stop(component.to_owned(), how)).await
 }
 
 /// Starts a component; returns when it works.
 pub async fn start(options: &Options, component: &str, patience: Duration) -> Result<()> {
+    if kind::running(options).await.is_some() {
+        return kind::control(component, "start").await;
+    }
     require_up(options)?;
     control::tell(&options.root, &Request::Start(component.to_owned())).await?;
     let (spec, asker) = open(options).await?;

@@ -1,7 +1,7 @@
 //! Bringing a testbed up.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Service;
@@ -24,6 +24,8 @@ use super::{cgroup, config, database, down, lock, network, program, programs};
 
 /// How long each component may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The image with a shell, in the open registry.
+const BUSYBOX: &str = "testbed/busybox:1";
 /// The user of the registry that asks for a login.
 const LOGIN: &str = "testbed";
 
@@ -134,7 +136,8 @@ async fn bring_up(
     };
     let images = async {
         stage.wait("registry").await?;
-        let images = push_images(options, tools, proxy).await?;
+        let registry = format!("{}:{}", options.network.node_ip(), options.network.registry);
+        let images = push_images(options, &registry, tools.busybox.clone(), proxy).await?;
         stage.wait("login-registry").await?;
         Ok(images)
     };
@@ -323,31 +326,34 @@ impl Stage<'_> {
     }
 }
 
-async fn push_images(options: &Options, tools: &Tools, proxy: &Path) -> Result<(String, String)> {
-    let network = &options.network;
-    let registry = format!("{}:{}", network.node_ip(), network.registry);
-    let links = [
-        "sh", "sleep", "httpd", "wget", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd",
-        "touch", "rm",
-    ];
-    let shell = Image::busybox(tools.busybox.clone(), &links);
-    let pause = Image::busybox(tools.busybox.clone(), &["sleep"]).entrypoint(&["/bin/sleep", "infinity"]);
-    let name = |image: &str| image.trim_start_matches(&format!("{}/", network.registry())).to_owned();
-    let (pause_name, busybox, cloud_sql_proxy) = (
-        config::pause_image(options),
-        format!("{}/testbed/busybox:1", network.registry()),
-        format!("{}/testbed/cloud-sql-proxy:{}", network.registry(), programs::CLOUD_SQL_PROXY.version),
+/// Pushes the images that a cluster needs or a test may use to `registry`, as the host reaches it.
+/// Gives the names of the shell's and the proxy's.
+pub(crate) async fn push_images(
+    options: &Options,
+    registry: &str,
+    busybox: PathBuf,
+    proxy: &Path,
+) -> Result<(String, String)> {
+    let shell = Image::busybox(
+        busybox.clone(),
+        &[
+            "sh", "sleep", "httpd", "wget", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd",
+            "touch", "rm",
+        ],
     );
-    pause.push(&registry, &name(&pause_name), None).await?;
-    shell.push(&registry, &name(&busybox), None).await?;
+    let pause = Image::busybox(busybox, &["sleep"]).entrypoint(&["/bin/sleep", "infinity"]);
     let proxy = Image {
         files: vec![Item::Program(proxy.join("cloud-sql-proxy"), "cloud-sql-proxy".into())],
         entrypoint: vec!["/cloud-sql-proxy".into()],
         user: "65532:65532".into(),
         ..Image::default()
     };
-    proxy.push(&registry, &name(&cloud_sql_proxy), None).await?;
-    Ok((busybox, cloud_sql_proxy))
+    let proxy_name = format!("testbed/cloud-sql-proxy:{}", programs::CLOUD_SQL_PROXY.version);
+    pause.push(registry, config::PAUSE, None).await?;
+    shell.push(registry, BUSYBOX, None).await?;
+    proxy.push(registry, &proxy_name, None).await?;
+    let named = |image: &str| format!("{}/{image}", options.network.registry());
+    Ok((named(BUSYBOX), named(&proxy_name)))
 }
 
 /// The cluster's DNS address leads to the resolver on the node: a service without a selector.
@@ -398,7 +404,8 @@ async fn versions(tools: &Tools) -> Vec<(String, String)> {
     versions
 }
 
-fn now() -> String {
+/// The time, RFC 3339.
+pub(crate) fn now() -> String {
     let now = time::OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
