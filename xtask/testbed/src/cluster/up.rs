@@ -337,7 +337,7 @@ pub(crate) async fn push_images(
     let shell = Image::busybox(
         busybox.clone(),
         &[
-            "sh", "sleep", "httpd", "wget", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd",
+            "sh", "sleep", "httpd", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd",
             "touch", "rm",
         ],
     );
