@@ -36,6 +36,7 @@ pub enum Command {
     Deploy(commands::deploy::Args),
     Smoke(commands::smoke::Args),
     Status(commands::status::Args),
+    Rollback(commands::rollback::Args),
     Logs(commands::logs::Args),
     Down(commands::down::Args),
     Config(commands::config::Args),

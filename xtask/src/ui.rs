@@ -62,6 +62,20 @@ impl Ui {
         }
     }
 
+    /// Text that a part of the program writes for a person, as it is.
+    pub fn show(&self, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) {
+        let mut text = Vec::new();
+        if self.quiet || write(&mut text).is_err() {
+            return;
+        }
+        let text = String::from_utf8_lossy(&text);
+        match &self.bars {
+            // Failing to draw progress is no reason to stop the work.
+            Some(bars) => drop(bars.println(text.trim_end())),
+            None => drop(write!(io::stderr(), "{text}")),
+        }
+    }
+
     /// Something the user should know, printed even with `--quiet`.
     pub fn warn(&self, what: impl AsRef<str>) {
         self.line("33;1", "warning", what.as_ref());

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryFutureExt as _, stream};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 
 use super::connect::Cluster;
 use super::diff::{self, Action, Change};
@@ -42,7 +43,7 @@ pub struct AppliedObject {
 }
 
 /// The Deployment after it was applied: what a rollout is recognised by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AppliedDeployment {
     /// `metadata.name`.
     pub name: String,
@@ -57,6 +58,9 @@ pub struct AppliedDeployment {
     pub changed: bool,
     /// When, by the API server's clock, to the second.
     pub at: Timestamp,
+    /// As the API server stored it.
+    #[serde(skip)]
+    pub object: Box<Deployment>,
 }
 
 /// An apply that stopped in the middle: the caller undoes what came before.
@@ -161,15 +165,26 @@ async fn apply_one(cluster: &Cluster, object: &Object, force: bool) -> Result<(b
         .map_err(|error| refused(cluster, &format!("apply {object}"), object, error))?;
     let version = |object: &DynamicObject| object.metadata.resource_version.clone();
     let changed = live.as_ref().is_none_or(|live| version(live) != version(&merged));
-    let deployment = (object.kind == ObjectKind::Deployment).then(|| AppliedDeployment {
+    if object.kind != ObjectKind::Deployment {
+        return Ok((changed, None));
+    }
+    let at = written_at(&merged).unwrap_or_else(Timestamp::now);
+    let deployment = AppliedDeployment {
         name: object.name().to_owned(),
         uid: merged.metadata.uid.clone().unwrap_or_default(),
         generation: merged.metadata.generation.unwrap_or_default(),
         before: live.and_then(|live| live.metadata.generation),
         changed,
-        at: written_at(&merged).unwrap_or_else(Timestamp::now),
-    });
-    Ok((changed, deployment))
+        at,
+        object: Box::new(typed(merged)?),
+    };
+    Ok((changed, Some(deployment)))
+}
+
+fn typed(object: DynamicObject) -> Result<Deployment> {
+    let read = || "the API server's answer to an applied Deployment is none";
+    let value = serde_json::to_value(object).context(Kind::Internal, read)?;
+    serde_json::from_value(value).context(Kind::Internal, read)
 }
 
 /// The object as it is in the cluster, if it is there.

@@ -6,18 +6,21 @@
 pub mod apply;
 pub mod call;
 pub mod connect;
+pub mod deploy;
 pub mod diff;
 pub mod failure;
 pub mod forward;
 pub mod image;
 pub mod lease;
 pub mod object;
+pub mod plan;
 pub mod preflight;
 pub mod prune;
 pub mod release;
 pub mod render;
 pub mod rollout;
 pub mod smoke;
+pub mod source;
 pub mod target;
 
 pub use connect::Cluster;

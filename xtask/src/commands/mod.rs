@@ -11,6 +11,7 @@ pub mod lock;
 pub mod logs;
 pub mod push_layout;
 pub mod render;
+pub mod rollback;
 #[cfg(target_os = "linux")]
 pub mod sandbox;
 pub mod smoke;
@@ -70,6 +71,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Deploy(args) => block_on(&run, deploy::run(args, &run)),
         Command::Smoke(args) => block_on(&run, smoke::run(args, &run)),
         Command::Status(args) => block_on(&run, status::run(args, &run)),
+        Command::Rollback(args) => block_on(&run, rollback::run(args, &run)),
         Command::Logs(args) => block_on(&run, logs::run(args, &run)),
         Command::Down(args) => block_on(&run, down::run(args, &run)),
         Command::Lock(args) => block_on(&run, lock::run(args, &run)),

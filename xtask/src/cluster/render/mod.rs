@@ -64,6 +64,16 @@ pub fn selector() -> BTreeMap<String, String> {
         .into()
 }
 
+/// The kinds of the objects that [`render`] gives.
+pub fn kinds(config: &ClusterConfig) -> Vec<ObjectKind> {
+    let is_rendered = |kind: &ObjectKind| match kind {
+        ObjectKind::HorizontalPodAutoscaler => config.server.max_replicas.is_some(),
+        ObjectKind::HttpRoute => config.access.gateway.is_some(),
+        _ => true,
+    };
+    ObjectKind::ALL.into_iter().filter(is_rendered).collect()
+}
+
 /// The objects of an environment, in the order in which they are applied. The same inputs give the
 /// same objects.
 ///

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
+use super::super::target;
 use super::causes::{self, Budget, Cause, Class, Code};
 use super::pods::{self, containers};
 use super::snapshot::Snapshot;
@@ -70,6 +71,8 @@ pub struct Complete {
     pub replicas: usize,
     /// Their names.
     pub pods: Vec<String>,
+    /// What tells them from the pods of another template; empty where no pod is wanted.
+    pub template_hash: String,
     /// The image that was asked for.
     pub image: String,
     /// What the nodes run, by their runtime's word: the digest by which it once pulled the image.
@@ -443,6 +446,7 @@ fn finished(expected: &Expected, deployment: &Deployment, pods: &[&Pod], steady:
         revision: pods::revision(&deployment.metadata).unwrap_or_default().to_owned(),
         replicas: pods.len(),
         pods: pods.iter().map(|pod| pods::name(pod).to_owned()).collect(),
+        template_hash: pods.iter().find_map(|pod| target::template_hash(pod)).unwrap_or_default().to_owned(),
         image: expected.image.clone(),
         image_ids,
         seconds: round(seconds(steady.since, expected.started)),

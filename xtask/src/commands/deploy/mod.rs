@@ -1,5 +1,6 @@
 //! `deploy`: observe -> plan -> execute -> report.
 
+mod cluster;
 mod local;
 
 use std::process::ExitCode;
@@ -88,9 +89,9 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
             Some(flag) => Err(misplaced(flag, "a cluster")),
             None => local::run(&args, run, &config, local).await,
         },
-        Environment::Cluster(_) => match args.port {
+        Environment::Cluster(cluster) => match args.port {
             Some(_) => Err(misplaced("--port", "this machine")),
-            None => config.local().map(|_| ExitCode::SUCCESS),
+            None => cluster::run(&args, run, &config, cluster).await,
         },
     }
 }

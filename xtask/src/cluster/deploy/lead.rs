@@ -1,0 +1,140 @@
+//! The lead of a deploy: the lock, what there is, the plan, its execution.
+
+use super::execute::Deploy;
+use super::{Done, Options, Wanted};
+use crate::cluster::diff::{Action, Change};
+use crate::cluster::lease::{self, Holder};
+use crate::cluster::object::{ObjectKind, ObjectRef};
+use crate::cluster::plan::{self, Seen, Step};
+use crate::cluster::preflight::{NamespaceState, Observed};
+use crate::cluster::prune::{self, Found};
+use crate::cluster::release::{self, Release, State};
+use crate::cluster::{Cluster, apply};
+use crate::commands::Run;
+use crate::error::Result;
+
+/// What was planned, and, unless it was only foreseen, what became of it.
+#[derive(Debug)]
+pub struct Course {
+    /// What differs between the cluster and what is wanted.
+    pub changes: Vec<Change>,
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// What was done.
+    pub done: Option<Done>,
+}
+
+/// What there is, seen under the lock or, for a dry run, without it.
+struct Sight {
+    releases: Vec<Release>,
+    changes: Vec<Change>,
+    stale: Vec<Found>,
+}
+
+/// What [`carry_out`] would do. Writes nothing.
+pub async fn foresee(cluster: &Cluster, observed: &Observed, options: Options, wanted: &Wanted) -> Result<Course> {
+    let sight = look(cluster, observed, options, wanted).await?;
+    let steps = steps(&sight, options);
+    Ok(Course { changes: sight.all_changes(), steps, done: None })
+}
+
+/// Makes the cluster what is wanted, under the lock of its namespace.
+///
+/// # Errors
+/// `Locked` while another run is at work; `Refused` and `Conflict` before anything is changed;
+/// what kept it from finding out how the release ended.
+pub async fn carry_out(
+    run: &Run,
+    cluster: &Cluster,
+    observed: &Observed,
+    options: Options,
+    wanted: &Wanted,
+) -> Result<Course> {
+    // The lock lives in the namespace.
+    if observed.namespace == NamespaceState::Missing {
+        let namespace: Vec<_> =
+            wanted.objects.iter().filter(|object| object.kind == ObjectKind::Namespace).cloned().collect();
+        run.ui.step("Creating", format!("namespace {}", cluster.namespace));
+        apply::apply(cluster, &namespace, options.force).await?;
+    }
+    let held = lease::take(run, cluster, Holder::this_process(), options.patience).await?;
+    let course = under_lock(run, cluster, observed, options, wanted, &held).await;
+    if let Err(error) = held.release().await {
+        run.ui.warn(format!("{}: it expires by itself", error.lines().join(": ")));
+    }
+    course
+}
+
+async fn under_lock(
+    run: &Run,
+    cluster: &Cluster,
+    observed: &Observed,
+    options: Options,
+    wanted: &Wanted,
+    held: &lease::Held,
+) -> Result<Course> {
+    let sight = look(cluster, observed, options, wanted).await?;
+    let steps = steps(&sight, options);
+    let changes = sight.all_changes();
+    for change in changes.iter().filter(|change| change.is_change()) {
+        run.ui.show(|out| change.human(out));
+    }
+    let created =
+        sight.changes.iter().filter(|change| change.action == Action::Create && change.kind != ObjectKind::Namespace);
+    let deploy = Deploy {
+        run,
+        cluster,
+        held,
+        options,
+        wanted,
+        fallback: release::current(&sight.releases).cloned(),
+        created: created.map(|change| ObjectRef { kind: change.kind, name: change.name.clone() }).collect(),
+        stale: sight.stale.clone(),
+    };
+    abandon(cluster, &sight.releases, &steps).await?;
+    let done = deploy.execute(&steps).await?;
+    if let Err(error) = release::prune(cluster, options.keep).await {
+        run.ui.warn(format!("old releases are not removed: {}", error.lines().join(": ")));
+    }
+    Ok(Course { changes, steps, done: Some(done) })
+}
+
+/// Releases that an earlier run left pending, and that this one does not carry on with, have failed.
+async fn abandon(cluster: &Cluster, releases: &[Release], steps: &[Step]) -> Result<()> {
+    for release in releases.iter().filter(|release| release.state == State::Pending) {
+        if !steps.contains(&Step::Resume { release: release.number }) && !steps.contains(&Step::Verify) {
+            release::finish(cluster, release, State::Failed, Some("its deploy was interrupted".to_owned())).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn look(cluster: &Cluster, observed: &Observed, options: Options, wanted: &Wanted) -> Result<Sight> {
+    let objects = observed.applied(wanted.objects.clone());
+    let releases = release::list(cluster).await?;
+    let changes = apply::dry_run(cluster, &objects, options.force).await?;
+    let stale = prune::plan(&prune::find(cluster).await?, &objects, &releases, options.keep);
+    Ok(Sight { releases, changes, stale })
+}
+
+fn steps(sight: &Sight, options: Options) -> Vec<Step> {
+    let seen = Seen {
+        changes: sight.changes.iter().filter(|change| change.is_change()).count(),
+        stale: sight.stale.len(),
+        // What was rolled back has left nothing behind.
+        last: newest(&sight.releases).map(|release| (release.number, release.state)),
+    };
+    plan::plan(&seen, options.smoke)
+}
+
+/// The newest release that has left its mark.
+fn newest(releases: &[Release]) -> Option<&Release> {
+    releases.iter().rev().find(|release| release.state != State::RolledBack)
+}
+
+impl Sight {
+    /// With what is deleted.
+    fn all_changes(&self) -> Vec<Change> {
+        self.changes.iter().cloned().chain(prune::changes(&self.stale)).collect()
+    }
+}

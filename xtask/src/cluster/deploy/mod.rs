@@ -1,0 +1,48 @@
+//! What is wanted -> a plan -> the server that was wanted, proven; or the one that served before.
+
+mod answer;
+mod ending;
+mod execute;
+mod lead;
+
+use std::time::Duration;
+
+pub use answer::Answer;
+pub use ending::{Done, Ending, Setback};
+pub use lead::{Course, carry_out, foresee};
+
+use super::object::Object;
+use super::rollout::Limits;
+use crate::provenance::Provenance;
+
+/// What is to run.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Everything that is applied, in order.
+    pub objects: Vec<Object>,
+    /// `REGISTRY/PATH@sha256:...`.
+    pub image: String,
+    /// MLflow's version, where it is known.
+    pub version: Option<String>,
+    /// Who wants it.
+    pub provenance: Provenance,
+    /// The release that this one goes back to, where it is a rollback.
+    pub restores: Option<u64>,
+}
+
+/// How to do it.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long the new pods may take, and how long they must stay up.
+    pub limits: Limits,
+    /// Take over fields of other managers.
+    pub force: bool,
+    /// Go back when it fails.
+    pub undo: bool,
+    /// Prove it by the smoke test.
+    pub smoke: bool,
+    /// How many releases are kept.
+    pub keep: usize,
+    /// How long to wait for another run that is at work.
+    pub patience: Duration,
+}

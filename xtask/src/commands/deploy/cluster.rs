@@ -1,0 +1,69 @@
+//! `deploy` to a cluster.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::Args;
+use crate::cache::Cache;
+use crate::cluster::deploy::{self, Answer, Options, Wanted};
+use crate::cluster::render::{self, Inputs, Manifests, Secrets};
+use crate::cluster::rollout::Limits;
+use crate::cluster::source::{self, Source};
+use crate::cluster::{Cluster, preflight};
+use crate::commands::Run;
+use crate::config::Config;
+use crate::config::cluster::ClusterConfig;
+use crate::error::Result;
+use crate::provenance::Provenance;
+
+/// Deploys to the cluster of an environment.
+pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConfig) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let cache = Cache::open()?;
+    // What this machine can refuse comes before anything is asked elsewhere.
+    let manifests = Manifests::read(&config.root)?;
+    let mut secrets = Secrets::read(settings)?;
+    let source = Source::of(args.image.as_deref())?;
+
+    let cluster = Cluster::connect(settings).await?;
+    let needs = preflight::Wanted { kinds: &render::kinds(settings), adopt: args.cluster.adopt };
+    let observed = preflight::check(&cluster, &needs).await?;
+    let image = match args.dry_run {
+        true => source::foretell(run, config, &cache, &source, args.locked, settings).await?,
+        false => {
+            let nodes = observed.platforms.as_deref();
+            source::publish(run, config, &cache, &source, args.locked, nodes, settings).await?
+        }
+    };
+    secrets.pull = image.pull.clone();
+    let inputs = Inputs {
+        env: &config.env,
+        config: settings,
+        image: &image.name(),
+        version: image.version.as_deref(),
+        secrets: &secrets,
+    };
+    let wanted = Wanted {
+        objects: render::render(&manifests, &inputs)?,
+        image: image.name(),
+        version: image.version,
+        provenance: Provenance::of(&config.root),
+        restores: None,
+    };
+    let options = Options {
+        limits: Limits {
+            deadline: args.wait.map_or(settings.rollout.deadline, Duration::from_secs),
+            soak: args.cluster.soak.map_or(settings.rollout.soak, Duration::from_secs),
+        },
+        force: args.cluster.force_conflicts,
+        undo: !args.cluster.no_rollback,
+        smoke: !args.no_smoke,
+        keep: settings.rollout.keep,
+        patience: Duration::from_secs(args.cluster.lock_wait),
+    };
+    let course = match args.dry_run {
+        true => deploy::foresee(&cluster, &observed, options, &wanted).await?,
+        false => deploy::carry_out(run, &cluster, &observed, options, &wanted).await?,
+    };
+    Answer::new(&config.env, &cluster, &wanted, course, begun.elapsed()).give(run)
+}
