@@ -16,6 +16,7 @@ pub mod object;
 pub mod plan;
 pub mod preflight;
 pub mod prune;
+pub mod pull_secret;
 pub mod release;
 pub mod render;
 pub mod rollout;

@@ -125,6 +125,20 @@ impl Auth {
         self.grant(&mut state, scopes).await
     }
 
+    /// Whether the registry has asked for a login so far.
+    pub async fn was_asked(&self) -> bool {
+        self.state.lock().await.challenge.is_some()
+    }
+
+    /// The login, looked up unless it was needed already.
+    pub async fn login(&self) -> crate::error::Result<Login> {
+        let mut state = self.state.lock().await;
+        match &state.login {
+            Some(login) => Ok(login.clone()),
+            None => Ok(state.login.insert(credentials::find(&self.source, &self.reference).await?).clone()),
+        }
+    }
+
     /// Who was logged in, for messages.
     pub async fn scene(&self) -> Scene {
         let identity = match &self.state.lock().await.login {

@@ -77,6 +77,19 @@ enum LoginSecret {
     Google(AccessTokenCredentials),
 }
 
+/// A login that others can use: what a pull secret of a cluster holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passable {
+    /// User and password.
+    Password(String, Secret),
+    /// User and access token. It expires within hours, as this says.
+    ShortLived(String, Secret, &'static str),
+    /// There is one, but it is worth nothing to others; who it is.
+    Bound(String),
+    /// There is none, and why.
+    Nothing(String),
+}
+
 /// What to send to a registry or its token service.
 pub enum Proof {
     /// Nothing.
@@ -110,6 +123,15 @@ impl Login {
         }
     }
 
+    /// The login in a form that can be handed over.
+    pub async fn passable(&self) -> Result<Passable> {
+        Ok(match (&self.secret, self.proof().await?) {
+            (LoginSecret::None, _) | (_, Proof::None) => Passable::Nothing(self.identity.clone()),
+            (_, Proof::Refresh(_)) => Passable::Bound(self.identity.clone()),
+            (_, Proof::Basic(user, password)) => passable(user, password),
+        })
+    }
+
     fn password(user: String, password: Secret, from: &str) -> Self {
         let identity = format!("user {user} ({from})");
         Self { secret: LoginSecret::Password(user, password), identity }
@@ -117,6 +139,21 @@ impl Login {
 
     fn anonymous(why: &str) -> Self {
         Self { secret: LoginSecret::None, identity: format!("an anonymous user ({why})") }
+    }
+}
+
+/// The clouds' own logins are access tokens under a user name that means nothing else.
+fn passable(user: String, password: Secret) -> Passable {
+    let lifetime = match user.as_str() {
+        GOOGLE_USER | "_dcgcloud_token" => Some("an hour"),
+        // Elastic Container Registry, Azure Container Registry.
+        "AWS" => Some("12 hours"),
+        "00000000-0000-0000-0000-000000000000" => Some("3 hours"),
+        _ => None,
+    };
+    match lifetime {
+        Some(lifetime) => Passable::ShortLived(user, password, lifetime),
+        None => Passable::Password(user, password),
     }
 }
 
@@ -243,4 +280,36 @@ fn last_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_tokens_of_the_clouds_are_known_by_their_user() {
+        for (user, expected) in [
+            ("ada", None),
+            ("_json_key", None),
+            ("oauth2accesstoken", Some("an hour")),
+            ("AWS", Some("12 hours")),
+            ("00000000-0000-0000-0000-000000000000", Some("3 hours")),
+        ] {
+            let found = match passable(user.to_owned(), Secret::new("x")) {
+                Passable::ShortLived(_, _, lifetime) => Some(lifetime),
+                _ => None,
+            };
+            assert_eq!(found, expected, "{user}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_login_that_others_can_use_is_passed_on() {
+        let token = Login { secret: LoginSecret::IdentityToken(Secret::new("x")), identity: "a token".to_owned() };
+        assert_eq!(token.passable().await.unwrap(), Passable::Bound("a token".to_owned()));
+        let nobody = Login::anonymous("no docker login found").passable().await.unwrap();
+        assert_eq!(nobody, Passable::Nothing("an anonymous user (no docker login found)".to_owned()));
+        let ada = Login::password("ada".to_owned(), Secret::new("x"), "docker login");
+        assert_eq!(ada.passable().await.unwrap(), Passable::Password("ada".to_owned(), Secret::new("x")));
+    }
 }

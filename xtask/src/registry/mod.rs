@@ -33,7 +33,7 @@ use crate::commands::Run;
 use crate::error::Result;
 
 pub use blobs::Blob;
-pub use credentials::{CredentialSource, LoginArgs};
+pub use credentials::{CredentialSource, LoginArgs, Passable};
 pub use layout::Layout;
 pub use push::Manifest;
 pub use reference::Reference;
@@ -68,6 +68,19 @@ impl Client {
     /// The image that the client was made for.
     pub fn reference(&self) -> &Reference {
         self.transport.reference()
+    }
+
+    /// Whether the registry asked for a login in the questions so far.
+    pub async fn asked_for_login(&self) -> bool {
+        self.transport.auth().was_asked().await
+    }
+
+    /// The login that was used, or would be, for others to use.
+    ///
+    /// # Errors
+    /// `Auth` when Google gives no token any more.
+    pub async fn login(&self) -> Result<Passable> {
+        self.transport.auth().login().await?.passable().await
     }
 
     /// Bytes of blobs and manifests sent so far, failed attempts included.

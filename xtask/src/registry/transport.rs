@@ -55,6 +55,11 @@ impl Transport {
         &self.reference
     }
 
+    /// The login.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
     /// How patient it is.
     pub fn patience(&self) -> &Patience {
         &self.patience
