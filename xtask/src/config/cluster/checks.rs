@@ -69,6 +69,20 @@ pub fn is_variable(text: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// The name of a Secret. The text is never repeated: it may be the secret itself.
+pub fn secret_name(text: &str) -> Result<(), String> {
+    subdomain(text).map_err(|_| "it must be the name of a Secret: lower-case letters, digits, '-' and '.'".to_owned())
+}
+
+/// A key in a Secret. The text is never repeated: it may be the secret itself.
+pub fn secret_key(text: &str) -> Result<(), String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match (1..=253).contains(&text.len()) && text.bytes().all(good) {
+        true => Ok(()),
+        false => Err("it must be a key in a Secret: letters, digits, '-', '_' and '.'".to_owned()),
+    }
+}
+
 /// A path of a file. The text is never repeated: it may be the secret itself.
 pub fn file(text: &str) -> Result<(), String> {
     match text.contains("://") || text.contains(char::is_whitespace) || text.trim_start().starts_with('{') {

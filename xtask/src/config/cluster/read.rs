@@ -219,8 +219,11 @@ fn variable(table: &mut Table<'_, '_>, key: &str) -> Result<Option<Secret>> {
 
 /// A Secret that someone else keeps, and the key in it.
 fn existing(table: &mut Table<'_, '_>, name_key: &str, key_key: &str, default: &str) -> Result<Option<Secret>> {
-    let name = optional(table, name_key, checks::subdomain)?;
+    let name = optional(table, name_key, checks::secret_name)?;
     let key = table.string(key_key, name.as_ref().map(|_| default.to_owned()))?;
+    if let Some(Err(why)) = key.as_deref().map(checks::secret_key) {
+        return Err(table.refuse(key_key, why));
+    }
     match (name, key) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(table.refuse(key_key, format!("it is a key in a Secret, but {name_key} is missing"))),

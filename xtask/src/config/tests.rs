@@ -1,0 +1,246 @@
+//! Tables: a file and variables in, settings or a mistake out.
+
+use super::*;
+
+fn check(env: &str, text: &str, vars: &[(&str, &str)], expected: std::result::Result<&str, &str>) {
+    let vars = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    let found = resolve(Path::new("/repo"), env, text, &vars);
+    match (found, expected) {
+        (Ok(config), Ok(expected)) => {
+            let shown = config
+                .settings
+                .iter()
+                .filter(|s| s.origin != Origin::Default)
+                .map(|s| format!("{}={} ({})", s.key, s.value.as_deref().unwrap_or("-"), s.origin));
+            assert_eq!(shown.collect::<Vec<_>>().join(", "), expected, "{text}");
+        }
+        (Err(error), Err(expected)) => {
+            let text = format!("{} | {}", error.lines().join(" | "), error.hint_text().unwrap_or(""));
+            assert!(text.contains(expected), "{text:?} should contain {expected:?}");
+        }
+        (found, expected) => panic!("{text}: {found:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn settings_are_resolved_with_their_origin() {
+    check("local", "", &[], Ok(""));
+    check("local", "[environment.local]\nport = 5001", &[], Ok("environment.local.port=5001 (deploy.toml)"));
+    check(
+        "local",
+        "[environment.local]\nport = 5001",
+        &[("XTASK_PORT", "5002")],
+        Ok("environment.local.port=5002 (XTASK_PORT)"),
+    );
+    check(
+        "local",
+        "[environment.local]\nsandbox = \"docker\"",
+        &[("XTASK_SANDBOX", "podman")],
+        Ok("environment.local.sandbox=podman (XTASK_SANDBOX)"),
+    );
+    check("lab", "[environment.lab]\nkind = \"local\"", &[], Ok("environment.lab.kind=local (deploy.toml)"));
+    check(
+        "local",
+        "[image]\nrepository = \"a/b\"\n[environment.local.image]\nrepository = \"c/d\"",
+        &[],
+        Ok("image.repository=c/d (deploy.toml)"),
+    );
+}
+
+#[test]
+fn mistakes_name_the_key_and_the_nearest() {
+    check("local", "[environment.local]\nprot = 5001", &[], Err("environment.local.prot | did you mean \"port\"?"));
+    check("local", "[imgae]", &[], Err("unknown key imgae | did you mean \"image\"?"));
+    check("loacl", "", &[], Err("no environment \"loacl\" | did you mean \"local\"?"));
+    check("local", "[environment.local]\nport = \"x\"", &[], Err("environment.local.port"));
+    check("local", "[environment.local]\nport = 70000", &[], Err("environment.local.port"));
+    check("local", "[environment.local]", &[("XTASK_PORT", "abc")], Err("XTASK_PORT"));
+    check(
+        "local",
+        "[environment.lab]\nkind = \"locla\"",
+        &[],
+        Err("environment.lab.kind \"locla\" is unknown | did you mean \"local\"?"),
+    );
+    check("local", "[environment.lab]", &[], Err("environment.lab has no kind"));
+    check(
+        "local",
+        "[environment.local]\nsandbox = \"podmam\"",
+        &[],
+        Err("environment.local.sandbox \"podmam\" is unknown | did you mean \"podman\"?"),
+    );
+    check("local", "", &[("XTASK_SANDBOX", "vm")], Err("environment.local.sandbox \"vm\" is unknown"));
+    check("local", "not toml", &[], Err("not valid TOML"));
+    check("local", "environment = 3", &[], Err("environment"));
+    check("local", "[image]\nplatforms = [\"linux/s390x\"]", &[], Err("linux/s390x"));
+}
+
+/// An environment `e` of a kind in clusters, with one line more in a table of it.
+fn environment(kind: &str, table: &str, line: &str) -> String {
+    let (database, artifacts) = match kind {
+        "gke" => ("instance = \"p:r:i\"", "uri = \"gs://b\"\nworkload-identity = \"a@p.iam.gserviceaccount.com\""),
+        _ => ("secret = \"db\"", "uri = \"gs://b\""),
+    };
+    let mut text = String::new();
+    for (name, lines) in [
+        ("", format!("kind = \"{kind}\"\ncontext = \"c\"")),
+        ("database", database.to_owned()),
+        ("artifacts", artifacts.to_owned()),
+        ("env", String::new()),
+    ] {
+        let dot = if name.is_empty() { "" } else { "." };
+        // A line that sets a key again takes its place.
+        let key = line.split(" = ").next().unwrap_or_default();
+        let kept = lines.lines().filter(|known| name != table || !known.starts_with(&format!("{key} = ")));
+        text += &format!("[environment.e{dot}{name}]\n{}\n", kept.collect::<Vec<_>>().join("\n"));
+        if name == table {
+            text += &format!("{line}\n");
+        }
+    }
+    text
+}
+
+fn cluster(kind: &str, table: &str, line: &str) -> Result<ClusterConfig> {
+    let config = resolve(Path::new("/repo"), "e", &environment(kind, table, line), &|_| None)?;
+    config.cluster().cloned()
+}
+
+#[test]
+fn a_cluster_needs_little() {
+    use cluster::{CloudSql, Database, Identity, PROXY_IMAGE, PullSecret, Secret};
+    let config = cluster("kubernetes", "", "").unwrap();
+    assert_eq!((config.context.as_str(), config.namespace.as_str()), ("c", "mlflow"));
+    assert_eq!(config.database, Database::Uri(Secret::Existing { name: "db".to_owned(), key: "uri".to_owned() }));
+    assert_eq!(config.artifacts.identity, Identity::Ambient);
+    let server = &config.server;
+    assert_eq!((server.replicas, server.max_replicas, server.workers), (1, None, 1));
+    assert_eq!((server.cpu.as_str(), server.memory.as_str(), server.scratch.as_str()), ("250m", "1Gi", "2Gi"));
+    let rollout = &config.rollout;
+    assert_eq!((rollout.deadline.as_secs(), rollout.soak.as_secs(), rollout.keep), (600, 30, 10));
+    assert_eq!(config.pull_secret, PullSecret::Auto);
+    assert_eq!(config.access, cluster::Access::default());
+
+    let config = cluster("gke", "", "").unwrap();
+    let expected = CloudSql {
+        instance: "p:r:i".to_owned(),
+        database: "mlflow".to_owned(),
+        user: "a@p.iam".to_owned(),
+        password: None,
+        proxy_image: PROXY_IMAGE.to_owned(),
+        private_ip: false,
+        admin_api: None,
+    };
+    assert_eq!(config.database, Database::CloudSql(expected));
+    let config = cluster("gke", "database", "password-file = \"pw\"").unwrap();
+    let database = config.database.cloud_sql().unwrap();
+    assert_eq!((database.user.as_str(), &database.password), ("mlflow", &Some(Secret::File("/repo/pw".into()))));
+}
+
+#[test]
+fn memory_grows_with_the_workers() {
+    for (workers, memory) in [(1, "1Gi"), (2, "1536Mi"), (3, "2Gi")] {
+        let config = cluster("kubernetes", "", &format!("workers = {workers}")).unwrap();
+        assert_eq!(config.server.memory, memory);
+    }
+}
+
+#[test]
+fn a_mistake_about_a_cluster_is_named() {
+    for (kind, table, line, expected) in [
+        ("kubernetes", "", "context = \"\"", "environment.e.context: it is missing"),
+        ("kubernetes", "", "kontext = \"c\"", "unknown key environment.e.kontext | did you mean \"context\"?"),
+        ("kubernetes", "", "namespace = \"My_NS\"", "environment.e.namespace: \"My_NS\" is not a name"),
+        ("kubernetes", "", "namespace = \"kube-system\"", "belongs to Kubernetes"),
+        ("kubernetes", "", "replicas = 0", "environment.e.replicas: at least 1"),
+        ("kubernetes", "", "max-replicas = 1", "environment.e.max-replicas: 1 is not more"),
+        ("kubernetes", "", "workers = 0", "environment.e.workers: at least 1"),
+        ("kubernetes", "", "workers = 70000", "environment.e.workers"),
+        ("kubernetes", "", "cpu = 1", "environment.e.cpu is integer where a string belongs"),
+        ("kubernetes", "", "memory = \"1 GB\"", "environment.e.memory: \"1 GB\" is not a quantity of bytes"),
+        ("kubernetes", "", "hosts = [\"https://a.b\"]", "environment.e.hosts: \"https://a.b\" is not a host"),
+        ("kubernetes", "", "gateway = \"infra/external\"", "add hosts"),
+        ("kubernetes", "", "gateway = \"external\"", "not a Gateway"),
+        ("kubernetes", "", "load-balancer = \"yes\"", "environment.e.load-balancer is string where true or false"),
+        ("kubernetes", "", "deadline = 1", "environment.e.deadline: 1 seconds are out of range | use 10 to 86400"),
+        ("kubernetes", "", "keep-releases = 0", "environment.e.keep-releases"),
+        ("kubernetes", "", "pull-secret = \"allways\"", "did you mean \"always\"?"),
+        ("kubernetes", "database", "instance = \"p:r:i\"", "unknown key environment.e.database.instance"),
+        ("kubernetes", "database", "uri-file = \"a\"", "secret is set too"),
+        ("kubernetes", "database", "uri = \"a\"", "unknown key environment.e.database.uri"),
+        ("kubernetes", "database", "secret = \"a b\"", "environment.e.database.secret"),
+        ("kubernetes", "artifacts", "uri = \"/data\"", "environment.e.artifacts.uri: it is a folder"),
+        ("kubernetes", "artifacts", "workload-identity = \"a@p.iam\"", "not a service account"),
+        ("kubernetes", "artifacts", "key-secret-key = \"a\"", "key-secret is missing"),
+        ("kubernetes", "env", "MLFLOW_PORT = \"1\"", "environment.e.env.MLFLOW_PORT: probes and the Service rely"),
+        ("kubernetes", "env", "A = [1]", "environment.e.env.A is array where a string belongs"),
+        ("gke", "database", "instance = \"i\"", "environment.e.database.instance: \"i\" is not a Cloud SQL instance"),
+        ("gke", "database", "uri-file = \"a\"", "unknown key environment.e.database.uri-file"),
+        ("gke", "database", "user = \"a@p.iam.gserviceaccount.com\"", "leave that ending out"),
+        ("gke", "database", "admin-api = \"sql\"", "not an http:// or https:// address"),
+        ("gke", "database", "proxy-image = \"A B\"", "environment.e.database.proxy-image"),
+        ("gke", "artifacts", "key-file = \"a\"", "there is a key too"),
+    ] {
+        let error = cluster(kind, table, line).map(|_| ()).expect_err(line);
+        assert_eq!(error.kind(), Kind::Config, "{line}");
+        let text = format!("{} | {}", error.lines().join(" | "), error.hint_text().unwrap_or(""));
+        assert!(text.contains(expected), "{line}: {text:?} should contain {expected:?}");
+    }
+    check("e", "[environment.e]\nkind = \"gke\"", &[], Err("environment.e.context: it is missing"));
+    check("e", "[environment.e]\nkind = \"kubernets\"", &[], Err("did you mean \"kubernetes\"?"));
+    check("e", "[environment.e]\nkind = \"kubernetes\"\ncontext = \"c\"", &[], Err("artifacts.uri: it is missing"));
+    let none = "[environment.e]\nkind = \"kubernetes\"\ncontext = \"c\"\n[environment.e.artifacts]\nuri = \"gs://b\"";
+    check("e", none, &[], Err("uri-variable"));
+}
+
+#[test]
+fn a_secret_in_the_place_of_its_name_is_not_repeated() {
+    for line in [
+        "uri-file = \"postgresql://u:hunter2@db/mlflow\"",
+        "uri-variable = \"postgresql://u:hunter2@db/mlflow\"",
+        "secret = \"postgresql://u:hunter2@db/mlflow\"",
+        "uri = \"postgresql://u:hunter2@db/mlflow\"",
+        "key = \"hunter2 hunter2\"",
+    ] {
+        let error = cluster("kubernetes", "database", line).map(|_| ()).expect_err(line);
+        let text = format!("{error:?} {:?}", error.lines());
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn a_variable_overrides_a_table_inside() {
+    let text = environment("kubernetes", "", "");
+    check(
+        "e",
+        &text,
+        &[("XTASK_NAMESPACE", "lab"), ("XTASK_DATABASE_SECRET", "other"), ("XTASK_REPLICAS", "3")],
+        Ok("environment.e.kind=kubernetes (deploy.toml), environment.e.context=c (deploy.toml), \
+            environment.e.namespace=lab (XTASK_NAMESPACE), environment.e.replicas=3 (XTASK_REPLICAS), \
+            environment.e.artifacts.uri=gs://b (deploy.toml), environment.e.database.secret=other (XTASK_DATABASE_SECRET)"),
+    );
+    check("e", &text, &[("XTASK_LOAD_BALANCER", "maybe")], Err("XTASK_LOAD_BALANCER=maybe is neither true nor false"));
+}
+
+#[test]
+fn the_committed_file_is_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+    let text = std::fs::read_to_string(root.join(FILE)).unwrap();
+    let config = resolve(root, "testbed", &text, &|_| None).unwrap();
+    assert_eq!(config.cluster().unwrap().context, "testbed");
+    assert!(resolve(root, LOCAL, &text, &|_| None).unwrap().cluster().is_err());
+    // The examples too.
+    let uncommented: String = text
+        .lines()
+        .skip_while(|line| !line.starts_with("# [environment.staging]"))
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
+        // One of several.
+        .filter(|line| {
+            !["uri-file", "uri-variable", "key-file", "password-variable"].iter().any(|key| line.starts_with(key))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for env in ["staging", "production"] {
+        let config = resolve(root, env, &uncommented, &|_| None);
+        assert!(config.as_ref().is_ok_and(|config| config.cluster().is_ok()), "{env}: {config:?}\n{uncommented}");
+    }
+}
