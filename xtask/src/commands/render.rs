@@ -109,3 +109,40 @@ impl Report for Answer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_of_secrets_are_left_out_and_named() {
+        let (metadata, long) = (json!({"name": "a"}), ["a-long-word"; 12].join(","));
+        let objects = [
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+                "data": {"ON": "on", "NUMBER": "012", "LONG": long}}),
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"key": "c2VjcmV0", "uri": "YQ=="}}),
+        ];
+        let objects =
+            objects.map(|value| Object { kind: ObjectKind::of(value["kind"].as_str().unwrap()).unwrap(), value });
+        insta::assert_snapshot!(documents(&objects, false).unwrap().join("---\n"), @r#"
+        apiVersion: v1
+        data:
+          LONG: a-long-word,a-long-word,a-long-word,a-long-word,a-long-word,a-long-word,a-long-word,a-long-word,a-long-word,a-long-word,a-long-word,a-long-word
+          NUMBER: "012"
+          "ON": "on"
+        kind: ConfigMap
+        metadata:
+          name: a
+        ---
+        apiVersion: v1
+        kind: Secret
+        metadata:
+          name: a
+        # data: key, uri (left out; --show-secrets prints it)
+        "#);
+        assert!(documents(&objects, true).unwrap()[1].contains("key: c2VjcmV0"));
+        assert_eq!(shown(objects[1].clone(), false)["data"], Value::Null);
+    }
+}

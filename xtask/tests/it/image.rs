@@ -88,7 +88,7 @@ fn forget_old_layouts() {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     copy_tree(from, to, &|from, to| {
         std::fs::copy(from, to).expect("a copy");
     });

@@ -10,4 +10,5 @@ mod mlflow;
 mod node;
 mod readers;
 mod registry;
+mod render;
 mod walk;
