@@ -22,21 +22,44 @@ pub fn explain(cluster: &Cluster, doing: &str, error: kube::Error) -> Error {
         Kind::Remote => format!("cannot {doing}: no good answer from the API server {}", cluster.server),
         _ => format!("cannot {doing} in namespace {} of context {}", cluster.namespace, cluster.context),
     };
-    let fixed = match kind {
-        Kind::Auth => Some(LOG_IN),
-        Kind::Forbidden => Some("ask the cluster's administrator for the right that is named above"),
-        Kind::Remote if is_untrusted(&error) => Some(
-            "this is another server than the kubeconfig trusts: get the context anew, or look for a proxy in between",
-        ),
-        Kind::Remote => Some("check the network and the context's server address, then run the same command again"),
-        Kind::Conflict => Some("see who manages the fields named above; `--force-conflicts` takes them over"),
-        _ => None,
-    };
+    let fixed = remedy(kind, &error);
     let error = Error::new(kind, message).source(cause(error));
     match fixed {
         Some(hint) => error.hint(hint),
         None => error,
     }
+}
+
+/// What helps.
+fn remedy(kind: Kind, error: &kube::Error) -> Option<&'static str> {
+    let said = |sign: &str| matches!(error, kube::Error::Api(status) if status.message.contains(sign));
+    Some(match kind {
+        Kind::Auth => LOG_IN,
+        Kind::Forbidden => "ask the cluster's administrator for the right that is named above",
+        Kind::Remote if is_untrusted(error) => {
+            "this is another server than the kubeconfig trusts: get the context anew, or look for a proxy in between"
+        }
+        Kind::Remote => "check the network and the context's server address, then run the same command again",
+        Kind::Conflict => "see who manages the fields named above; `--force-conflicts` takes them over",
+        Kind::Refused if said("exceeded quota") => {
+            "free what the quota counts, or ask the cluster's administrator for more of it"
+        }
+        Kind::Refused if said("failed calling webhook") => {
+            "the cluster asks another program whether this may be, and that one does not answer: see to it first"
+        }
+        Kind::Refused if said("being terminated") => {
+            "wait until the namespace is gone, or name another one in deploy.toml"
+        }
+        Kind::Refused if said("field is immutable") => {
+            "undo the change of that field; or delete the object by hand, which stops the server until the next deploy"
+        }
+        Kind::Refused if matches!(error, kube::Error::Api(status) if is_admission(&status.message)) => {
+            "change what the cluster's policy names, in kubernetes/ or deploy.toml, or ask its administrator"
+        }
+        Kind::Refused if is_missing(error) => return None,
+        Kind::Refused => "correct what is named above, in kubernetes/ or deploy.toml",
+        _ => return None,
+    })
 }
 
 /// Why a context's credentials could not be had.
@@ -131,15 +154,18 @@ fn auth_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a AuthError> 
     None
 }
 
-/// Whether the server's certificate is to blame: asking again would not help.
+/// Whether the connection is not the one that the kubeconfig trusts: asking again would not help.
 pub fn is_untrusted(error: &kube::Error) -> bool {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) || error.is::<rustls::Error>() {
+        if error.is::<rustls::Error>() {
             return true;
         }
-        next = error.source();
+        // An I/O error that wraps another error passes it over as its source.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
     }
     false
 }
@@ -204,6 +230,39 @@ impl StdError for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_of_another_server_is_seen_through_its_wrappings() {
+        let check = |error: Box<dyn StdError + Send + Sync>, expected: bool| {
+            let error = kube::Error::Service(error);
+            assert_eq!(is_untrusted(&error), expected, "{error:?}");
+        };
+        let untrusted = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        check(Box::new(untrusted()), true);
+        check(Box::new(std::io::Error::other(untrusted())), true);
+        check(Box::new(std::io::Error::other(std::io::Error::other(untrusted()))), true);
+        check(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)), false);
+    }
+
+    #[test]
+    fn a_plugin_that_fails_is_quoted() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let plugin = serde_json::from_str::<ExecConfig>(r#"{"command": "login"}"#).unwrap();
+        let check = |stderr: &str, expected: &str| {
+            let status = std::process::ExitStatus::from_raw(3 << 8);
+            let out = std::process::Output { status, stdout: b"a token".to_vec(), stderr: stderr.into() };
+            let auth = AuthError::AuthExecRun { cmd: "login --password x".to_owned(), out: Box::new(out) };
+            let error = login("prod", Some(&plugin), kube::Error::Auth(auth));
+            assert_eq!(error.kind(), Kind::Auth);
+            assert_eq!(error.lines(), ["cannot log in to the context \"prod\"", expected]);
+        };
+        check("\ntrying\nexpired\n\n", "login failed (exit status: 3): expired");
+        check("", "login failed (exit status: 3); what it said is above");
+        let missing = AuthError::AuthExecStart(std::io::ErrorKind::NotFound.into());
+        let error = login("prod", Some(&plugin), kube::Error::Auth(missing));
+        assert_eq!(error.kind(), Kind::Tool);
+        assert_eq!(error.lines()[0], "login is not installed; the context \"prod\" logs in with it");
+    }
 
     #[test]
     fn an_answer_gives_the_exit_code() {
