@@ -38,6 +38,7 @@ pub enum Command {
     Status(commands::status::Args),
     Rollback(commands::rollback::Args),
     Logs(commands::logs::Args),
+    Open(commands::open::Args),
     Down(commands::down::Args),
     Config(commands::config::Args),
     Render(commands::render::Args),

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod forward;
 pub mod image;
 pub mod lease;
+pub mod logs;
 pub mod object;
 pub mod plan;
 pub mod preflight;

@@ -9,6 +9,7 @@ pub mod deploy;
 pub mod down;
 pub mod lock;
 pub mod logs;
+pub mod open;
 pub mod push_layout;
 pub mod render;
 pub mod rollback;
@@ -72,7 +73,9 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Smoke(args) => block_on(&run, smoke::run(args, &run)),
         Command::Status(args) => block_on(&run, status::run(args, &run)),
         Command::Rollback(args) => block_on(&run, rollback::run(args, &run)),
+        Command::Logs(args) if args.follow => until_stopped(&run, logs::run(args, &run)),
         Command::Logs(args) => block_on(&run, logs::run(args, &run)),
+        Command::Open(args) => until_stopped(&run, open::run(args, &run)),
         Command::Down(args) => block_on(&run, down::run(args, &run)),
         Command::Lock(args) => block_on(&run, lock::run(args, &run)),
         Command::PushLayout(args) => block_on(&run, push_layout::run(args, &run)),
@@ -93,6 +96,19 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
 }
 
 fn block_on(run: &Run, command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    drive(run, command, |_| Err(Run::interrupted()))
+}
+
+/// For commands that go on until they are interrupted, which is no failure of theirs.
+fn until_stopped(run: &Run, command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    drive(run, command, Ok)
+}
+
+fn drive(
+    run: &Run,
+    command: impl Future<Output = Result<ExitCode>>,
+    interrupted: fn(ExitCode) -> Result<ExitCode>,
+) -> Result<ExitCode> {
     // rustls has no default provider in this build: ring is the only one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -106,10 +122,7 @@ fn block_on(run: &Run, command: impl Future<Output = Result<ExitCode>>) -> Resul
             () = signal() => run.cancel.cancel(),
         }
         tokio::select! {
-            result = &mut command => match result {
-                Ok(_) => Err(Run::interrupted()),
-                Err(error) => Err(error),
-            },
+            result = &mut command => result.and_then(interrupted),
             () = signal() => Err(Run::interrupted()),
             () = tokio::time::sleep(TIDY_UP) => Err(Run::interrupted()),
         }

@@ -180,6 +180,28 @@ async fn a_broken_download_goes_on_in_the_middle() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_was_needed_can_be_passed_on() -> Result<()> {
+    let Some(registry) = Registry::start() else { return Ok(()) };
+    let proxy = Proxy::start(registry.address());
+    let (_dir, cache) = cache();
+    let reference = Reference::parse(&format!("{}/team/mlflow:1", proxy.host()))?;
+    let run = Run { ui: Ui::silent(), cancel: CancellationToken::new(), offline: false };
+    let password = super::Secret::new(format!("{:x}", rand::random::<u64>()));
+    let source = CredentialSource::Given { username: "ada".to_owned(), password: password.clone() };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::connect(&run, &cache, &reference, Access::Pull, source)?;
+    assert_eq!(client.inspect().await?, None);
+    assert!(!client.asked_for_login().await);
+
+    let headers = vec![("WWW-Authenticate", "Basic realm=\"r\"")];
+    proxy.set_rules(vec![Rule::once("GET", "/manifests/", Fault::Answer { status: 401, headers, body: "" })]);
+    assert_eq!(client.inspect().await?, None);
+    assert!(client.asked_for_login().await);
+    assert_eq!(client.login().await?, super::Passable::Password("ada".to_owned(), password));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_described_without_its_layers() -> Result<()> {
     let Some(registry) = Registry::start() else { return Ok(()) };
     let (_dir, cache) = cache();

@@ -1,4 +1,4 @@
-//! `logs`: what the server printed.
+//! `logs` of a server on this machine: one file.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -6,31 +6,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::commands::Run;
-use crate::config::{self, Config};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::local::runner;
 use crate::local::state::Home;
 use crate::report::Report;
 
+use super::Args;
+
 /// Between two looks at the log's end.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Print the server's log
-#[derive(clap::Args)]
-pub struct Args {
-    /// The environment in deploy.toml.
-    #[arg(long, default_value = config::LOCAL)]
-    env: String,
-    /// How many of the last lines.
-    #[arg(long, short = 'n', default_value_t = 100)]
-    lines: usize,
-    /// Go on with what is printed from now on, until Ctrl-C.
-    #[arg(long, short)]
-    follow: bool,
-}
-
-pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    Config::load(&args.env)?;
+pub async fn run(args: &Args, run: &Run) -> Result<ExitCode> {
     let home = Home::of(&args.env)?;
     let path = home.log_path();
     let named = || format!("cannot read {}", path.display());
@@ -69,7 +55,10 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
             file = std::fs::File::open(&path).on_machine(named)?;
             at = 0;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::select! {
+            () = run.cancel.cancelled() => return Ok(ExitCode::SUCCESS),
+            () = tokio::time::sleep(PAUSE) => {}
+        }
     }
 }
 

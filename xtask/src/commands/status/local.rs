@@ -1,4 +1,4 @@
-//! `status`: what runs.
+//! `status` of a server on this machine.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlflow_image::Digest;
 
 use crate::commands::Run;
-use crate::config::{self, Config};
+use crate::config::LocalConfig;
 use crate::error::{Kind, Result};
 use crate::local::deploy::url;
 use crate::local::spec::Process;
@@ -20,20 +20,8 @@ use crate::report::{self, Report};
 /// How long a server may take to answer.
 const HEALTHY: Duration = Duration::from_secs(5);
 
-/// Show what runs, since when, by whom
-///
-/// Exit code 12 when nothing serves.
-#[derive(clap::Args)]
-pub struct Args {
-    /// The environment in deploy.toml.
-    #[arg(long, default_value = config::LOCAL)]
-    env: String,
-}
-
-pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let config = Config::load(&args.env)?;
-    let local = config.local()?;
-    let home = Home::of(&args.env)?;
+pub async fn run(env: &str, run: &Run, local: &LocalConfig) -> Result<ExitCode> {
+    let home = Home::of(env)?;
     let state = home.state()?;
     let running = runner::running(&home).await?;
     let healthy = match &running {
@@ -47,7 +35,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         release.map(|release| release.data.clone()).or_else(|| local.data.clone()).unwrap_or_else(|| home.data_dir());
     let ended = if running.is_none() { runner::ended(&home).await? } else { None };
     let answer = Answer {
-        env: args.env,
+        env: env.to_owned(),
         running: running.is_some(),
         healthy,
         proven: running.is_some() && state.pending.is_none(),
