@@ -23,6 +23,7 @@ pub mod render;
 pub mod rollout;
 pub mod smoke;
 pub mod source;
+pub mod status;
 pub mod target;
 
 pub use connect::Cluster;

@@ -4,6 +4,7 @@
 //! kept in the cluster as long as a release refers to them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
@@ -63,6 +64,18 @@ pub enum State {
     RolledBack,
     /// Someone else changed the Deployment meanwhile.
     Superseded,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Deployed => "deployed",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled back",
+            Self::Superseded => "superseded",
+        })
+    }
 }
 
 /// What is to be deployed.

@@ -38,16 +38,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// # Errors
 /// `Check` when nothing is deployed, else what the API server answered.
 pub async fn deployed(cluster: &Cluster) -> Result<(Url, Option<String>)> {
-    let url = address(&cluster.namespace, &read_service(cluster).await?)?;
+    let text = address_text(&read_service(cluster).await?, &cluster.namespace);
+    let url = text.parse().context(Kind::Internal, || format!("{text} is no address"))?;
     let doing = format!("read Deployment/{NAME}");
     let deployment = ask(cluster, &doing, cluster.api::<Deployment>().get_opt(NAME)).await?;
     Ok((url, deployment.and_then(|deployment| deployment.labels().get(VERSION).cloned())))
 }
 
-fn address(namespace: &str, service: &Service) -> Result<Url> {
-    let port = port(service).map_or(80, |port| port.port);
-    let text = format!("http://{NAME}.{namespace}.svc.cluster.local:{port}");
-    text.parse().context(Kind::Internal, || format!("{text} is no address"))
+/// The address of a Service inside of its cluster.
+pub fn address_text(service: &Service, namespace: &str) -> String {
+    format!("http://{NAME}.{namespace}.svc.cluster.local:{}", port(service).map_or(80, |port| port.port))
 }
 
 /// Runs all checks of [`smoke::run`] over a forward to the pods of `pods`, with the Host header of the
@@ -161,7 +161,7 @@ fn served_pod(endpoint: &k8s_openapi::api::discovery::v1::Endpoint) -> Option<&s
 
 /// Asks for health and for something of the database, the way that the API server goes: through the
 /// Service's port to one of its endpoints.
-async fn through_service(cluster: &Cluster, service: &Service) -> Outcome<String> {
+pub async fn through_service(cluster: &Cluster, service: &Service) -> Outcome<String> {
     let Some(port) = port(service) else { return Err(Failure::wrong(format!("Service {NAME} has no port"))) };
     let name = port.name.clone().unwrap_or_else(|| port.port.to_string());
     let base = format!("/api/v1/namespaces/{}/services/http:{NAME}:{name}/proxy", cluster.namespace);

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::commands::Run;
-use crate::config::{self, Config};
+use crate::config::cluster::ClusterConfig;
+use crate::config::{self, Config, Environment};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::local::runner;
 use crate::local::state::{Home, State};
@@ -27,7 +28,10 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    let local = config.local()?;
+    let local = match &config.environment {
+        Environment::Local(local) => local,
+        Environment::Cluster(cluster) => return Err(in_cluster(&args.env, cluster)),
+    };
     let home = Home::of(&args.env)?;
     if !home.dir.exists() {
         let answer = Answer { env: args.env, stopped: false, killed: false, data: None, deleted: false };
@@ -66,6 +70,16 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         deleted: args.delete_data,
     };
     run.answer(&answer)
+}
+
+/// Others use that server: whether it goes, and what of it, is decided with the cluster's own tools.
+fn in_cluster(env: &str, cluster: &ClusterConfig) -> Error {
+    let ClusterConfig { context, namespace, .. } = cluster;
+    let message = format!("environment {env} is in a cluster: down stops servers on this machine only");
+    Error::new(Kind::Usage, message).hint(format!(
+        "stop it with `kubectl --context {context} -n {namespace} scale deployment/mlflow --replicas=0`; deploy starts it \
+         again"
+    ))
 }
 
 fn confirm(data: &Path) -> Result<()> {

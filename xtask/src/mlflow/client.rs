@@ -175,6 +175,11 @@ impl Failure {
         Self { class: Class::Skipped, detail: detail.into(), hint: None }
     }
 
+    /// Whether nothing was asked, so that nothing is known.
+    pub fn is_skipped(&self) -> bool {
+        self.class == Class::Skipped
+    }
+
     /// Adds what the user can do.
     pub fn hint(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
