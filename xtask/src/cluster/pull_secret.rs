@@ -5,7 +5,7 @@ use base64::Engine as _;
 use serde_json::json;
 
 use crate::commands::Run;
-use crate::config::cluster::{ClusterConfig, Database, PullSecret};
+use crate::config::cluster::PullSecret;
 use crate::error::{Error, Kind, Result};
 use crate::registry::{Client, Passable, Reference, Secret};
 
@@ -25,14 +25,13 @@ enum Wish {
 
 /// The content of the pull secret for the client's image, from the login that the client uses; `None`
 /// where none is wanted or none is of use. To be asked after the client has spoken to the registry.
+/// `gke`: the cluster is Google's, whose nodes log in to Google's registries themselves.
 ///
 /// # Errors
 /// `Auth` when one is wanted always and there is no login that could be passed on.
-pub async fn make(run: &Run, client: &Client, config: &ClusterConfig) -> Result<Option<Secret>> {
+pub async fn make(run: &Run, client: &Client, wanted: PullSecret, gke: bool) -> Result<Option<Secret>> {
     let reference = client.reference();
-    // The kind `gke` is the one with Cloud SQL; its nodes log in to Google's registries themselves.
-    let gke = matches!(config.database, Database::CloudSql(_));
-    let wish = decide(config.pull_secret, client.asked_for_login().await, gke, reference.is_google());
+    let wish = decide(wanted, client.asked_for_login().await, gke, reference.is_google());
     if wish == Wish::Leave {
         return Ok(None);
     }

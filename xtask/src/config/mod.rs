@@ -127,23 +127,6 @@ impl Config {
             }
         }
     }
-
-    /// The settings of a server on this machine.
-    ///
-    /// # Errors
-    /// `Usage` where the environment is in a cluster.
-    pub fn local(&self) -> Result<&LocalConfig> {
-        match &self.environment {
-            Environment::Local(local) => Ok(local),
-            Environment::Cluster(cluster) => Err(Error::new(
-                Kind::Usage,
-                format!(
-                    "environment {} is in the cluster of context {:?}, not on this machine",
-                    self.env, cluster.context
-                ),
-            )),
-        }
-    }
 }
 
 fn resolve(root: &Path, env: &str, text: &str, vars: &dyn Fn(&str) -> Option<String>) -> Result<Config> {

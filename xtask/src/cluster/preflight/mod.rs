@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::{Namespace, Node, ResourceQuota};
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 
 use super::connect::Cluster;
 use super::object::{Object, ObjectKind};
-use super::{CONTAINER, MANAGED_BY, MANAGER, NAME, PREFIX, call, failure};
+use super::{CONTAINER, MANAGED_BY, MANAGER, NAME, PREFIX, call, failure, image};
 
 pub use quota::{Quota, warnings as quota_warnings};
 
@@ -231,14 +231,8 @@ fn live(deployment: &Deployment) -> Live {
 
 /// The platforms of the nodes, each once; nobody needs the right to see them.
 async fn platforms(cluster: &Cluster) -> Option<Vec<String>> {
-    let api: Api<Node> = Api::all(cluster.client.clone());
-    let params = ListParams::default();
-    let nodes = call::repeat(DEADLINE, || api.list(&params)).await.ok()?;
-    let infos = nodes.items.into_iter().filter_map(|node| node.status?.node_info);
-    let mut platforms: Vec<_> = infos.map(|info| format!("{}/{}", info.operating_system, info.architecture)).collect();
-    platforms.sort();
-    platforms.dedup();
-    Some(platforms).filter(|platforms| !platforms.is_empty())
+    let platforms = image::node_platforms(cluster).await.ok()?;
+    Some(platforms.into_iter().collect::<Vec<_>>()).filter(|platforms| !platforms.is_empty())
 }
 
 async fn quotas(cluster: &Cluster) -> Vec<Quota> {
