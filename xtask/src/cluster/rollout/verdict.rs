@@ -75,7 +75,7 @@ pub struct Complete {
     pub template_hash: String,
     /// The image that was asked for.
     pub image: String,
-    /// What the nodes run, by their runtime's word: the digest by which it once pulled the image.
+    /// What the nodes run, by their runtime's word: the digest by which it first pulled the image.
     pub image_ids: Vec<String>,
     /// Seconds from the apply until all pods were up.
     pub seconds: f64,
@@ -95,12 +95,16 @@ pub struct Memory {
     /// Causes that could once pass by themselves.
     waited: BTreeSet<Key>,
     steady: Option<Steady>,
+    /// When it was last looked.
+    looked: Option<Timestamp>,
 }
 
 /// All pods are up, and are the same as when they came up.
 #[derive(Clone, Debug)]
 struct Steady {
     since: Timestamp,
+    /// The look before: they came up somewhere between, which is long where the API server was away.
+    after: Timestamp,
     /// Pods, the moments they became ready, container instances and restarts. A pod that was away
     /// between two looks has another one.
     fingerprint: Vec<String>,
@@ -125,9 +129,10 @@ impl Memory {
             let fingerprint = fingerprint(&pods);
             match self.steady.take() {
                 Some(steady) if steady.fingerprint == fingerprint => steady,
-                _ => Steady { since: snapshot.at, fingerprint },
+                _ => Steady { since: snapshot.at, after: self.looked.unwrap_or(expected.started), fingerprint },
             }
         });
+        self.looked = Some(snapshot.at);
     }
 
     /// Since when a cause has been there.
@@ -168,7 +173,7 @@ pub fn verdict(expected: &Expected, limits: &Limits, memory: &Memory, snapshot: 
         && let Some(pods) = new_pods_if_complete(expected, snapshot)
     {
         let soaked = seconds(at, steady.since);
-        let in_time = seconds(steady.since, expected.started) <= limits.deadline.as_secs_f64();
+        let in_time = seconds(steady.after, expected.started) < limits.deadline.as_secs_f64();
         if in_time && soaked >= limits.soak.as_secs_f64() {
             return Verdict::Complete(finished(expected, deployment, &pods, steady, soaked));
         }

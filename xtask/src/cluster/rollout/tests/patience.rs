@@ -132,7 +132,12 @@ fn the_deadline_lets_a_soak_end_but_begins_none() {
     let whole = || rolled([good("a"), good("b")]);
     check("in time", &limits, &[(55, whole(), "soak"), (70, whole(), "soak"), (85, whole(), "complete")]);
     let flapping = |restarts| rolled([good("a"), pod("b", &[up().restarts(restarts)])]);
-    let rows = [(50, flapping(0), "soak"), (70, flapping(1), "late deadline-exceeded")];
+    let rows = [(50, flapping(0), "soak"), (59, flapping(1), "soak"), (61, flapping(2), "soak")];
+    let rows = [&rows[..], &[(63, flapping(3), "late deadline-exceeded")]].concat();
     check("a pod that goes on restarting", &limits, &rows);
-    check("too late", &limits, &[(61, whole(), "late deadline-exceeded")]);
+    let rows = [(61, one(running()), "late not-ready mlflow"), (62, whole(), "late deadline-exceeded")];
+    check("too late", &limits, &rows);
+    let rows = [(50, one(running()), "wait"), (100, whole(), "soak"), (130, whole(), "complete")];
+    check("the API server was away", &limits, &rows);
+    check("from the beginning", &limits, &[(100, whole(), "soak"), (130, whole(), "complete")]);
 }
