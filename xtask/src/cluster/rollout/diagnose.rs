@@ -136,7 +136,7 @@ pub async fn gather(
 }
 
 /// The cause, and how long after the cluster's first sign of it.
-fn sentence(cause: &Cause, late: bool, after: f64, seconds: f64) -> String {
+pub fn sentence(cause: &Cause, late: bool, after: f64, seconds: f64) -> String {
     let subject = match (&cause.container, &cause.pod) {
         (Some(container), _) => format!("container {container}: "),
         (None, Some(pod)) => format!("pod {pod}: "),

@@ -54,6 +54,8 @@ pub enum Code {
     Quota,
     /// A policy or webhook refuses the pod.
     Admission,
+    /// A webhook that has to admit the pod does not answer.
+    WebhookUnreachable,
     /// The pod cannot be made for another reason.
     CreateFailed,
     /// The pod does not become ready, and nothing says why.
@@ -94,6 +96,7 @@ impl Code {
             Self::Evicted => "the node put the pod out",
             Self::Quota => "the namespace's quota is used up",
             Self::Admission => "the cluster's policy refuses the pods",
+            Self::WebhookUnreachable => "a webhook that has to admit the pods does not answer",
             Self::CreateFailed => "the pods cannot be made",
             Self::NotReady => "it does not become ready",
             Self::Paused => "the Deployment is paused",
@@ -144,6 +147,7 @@ impl Code {
             Self::Admission => {
                 "change what the message names in kubernetes/deployment.yaml, or have the policy changed"
             }
+            Self::WebhookUnreachable => "repair the webhook that the message names, or have its configuration removed",
             Self::CreateFailed => "correct what the message names",
             Self::NotReady => "look at the pod: `kubectl describe pod`",
             Self::Paused => "resume it: `kubectl rollout resume deployment/mlflow`",

@@ -52,7 +52,7 @@ fn refusal(message: &str, reason: &str, first: Timestamp, quota_can_pass: impl F
     let (code, budget) = if has("exceeded quota") {
         (Code::Quota, if quota_can_pass() { Budget::Deadline } else { Budget::Seconds(QUOTA) })
     } else if has("failed calling webhook") || has("failed to call webhook") {
-        (Code::Admission, Budget::Seconds(WEBHOOK))
+        (Code::WebhookUnreachable, Budget::Seconds(WEBHOOK))
     } else if has("error looking up service account") {
         (Code::CreateFailed, Budget::Seconds(ACCOUNT))
     } else if has(" is forbidden: ") || has("denied the request") || has("denied request") {
@@ -132,7 +132,7 @@ mod tests {
         );
         check(
             "Internal error occurred: failed calling webhook \"x.test\": failed to call webhook: Post \"https://x\": connection refused",
-            Code::Admission,
+            Code::WebhookUnreachable,
             Budget::Seconds(WEBHOOK),
         );
         check(
