@@ -6,7 +6,6 @@ mod bench;
 mod builders;
 mod cache;
 mod cli;
-#[expect(dead_code, unused_imports, reason = "the commands take it up part by part")]
 mod cluster;
 mod commands;
 mod config;

@@ -1,5 +1,7 @@
 //! Where the image of a server in a cluster comes from: always a registry, always by digest.
 
+use std::collections::BTreeSet;
+
 use crate::builders::draft::{Draft, Options};
 use crate::builders::{native, push};
 use crate::cache::Cache;
@@ -67,7 +69,7 @@ pub async fn foretell(
     settings: &ClusterConfig,
 ) -> Result<Image> {
     match source {
-        Source::Registry(_) => publish(run, config, cache, source, locked, None, settings).await,
+        Source::Registry(_) => publish(run, config, cache, source, locked, &BTreeSet::new(), settings).await,
         Source::Build => {
             let options = Options { locked, ..Options::new(config) };
             let draft = Draft::plan(run, config, &options).await?;
@@ -78,7 +80,7 @@ pub async fn foretell(
     }
 }
 
-/// The image, in its registry and for the platforms of the nodes, where those are known.
+/// The image, in its registry and for the platforms of the `nodes`.
 ///
 /// # Errors
 /// `Image` where the registry does not have it, or not for the nodes' platforms.
@@ -88,7 +90,7 @@ pub async fn publish(
     cache: &Cache,
     source: &Source,
     locked: bool,
-    nodes: Option<&[String]>,
+    nodes: &BTreeSet<String>,
     settings: &ClusterConfig,
 ) -> Result<Image> {
     let (reference, pushed_bytes) = match source {
@@ -102,8 +104,7 @@ pub async fn publish(
         }
     };
     let client = Client::connect(run, cache, &reference, Access::Pull, CredentialSource::Machine)?;
-    let nodes = nodes.unwrap_or_default().iter().cloned().collect();
-    let found = image::check(&client, &nodes).await?;
+    let found = image::check(&client, nodes).await?;
     let google = matches!(settings.database, Database::CloudSql(_));
     let pull = pull_secret::make(run, &client, settings.pull_secret, google).await?;
     Ok(Image { reference: found.reference, version: found.version, pushed_bytes, pull })

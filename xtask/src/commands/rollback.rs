@@ -50,6 +50,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         version: target.version.clone(),
         provenance: Provenance::of(&config.root),
         restores: Some(target.number),
+        pushed_bytes: 0,
     };
     let options = Options {
         limits: Limits { deadline: settings.rollout.deadline, soak: settings.rollout.soak },

@@ -28,6 +28,8 @@ pub struct Wanted {
     pub provenance: Provenance,
     /// The release that this one goes back to, where it is a rollback.
     pub restores: Option<u64>,
+    /// Bytes sent to the registry for it.
+    pub pushed_bytes: u64,
 }
 
 /// How to do it.

@@ -4,6 +4,7 @@ mod owner;
 mod quota;
 mod rights;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -55,8 +56,8 @@ pub struct Observed {
     pub namespace: NamespaceState,
     /// The Deployment, where there is one.
     pub deployment: Option<Live>,
-    /// The platforms of the nodes, `linux/amd64`; `None` where nodes may not be listed.
-    pub platforms: Option<Vec<String>>,
+    /// The platforms of the nodes, `linux/amd64`; empty where nodes may not be listed.
+    pub platforms: BTreeSet<String>,
     /// The namespace's quotas, where they may be listed.
     pub quotas: Vec<Quota>,
 }
@@ -117,7 +118,7 @@ pub async fn check(cluster: &Cluster, wanted: &Wanted<'_>) -> Result<Observed> {
         rights::lacking(cluster, &needed),
         rights::is_allowed(cluster, &rights::PATCH_NAMESPACE),
         deployment(cluster),
-        platforms(cluster),
+        image::node_platforms(cluster),
         quotas(cluster),
     );
     let (lacking, may_patch) = (lacking?, may_patch?);
@@ -137,7 +138,7 @@ pub async fn check(cluster: &Cluster, wanted: &Wanted<'_>) -> Result<Observed> {
         None => None,
     };
     let (context, server) = (cluster.context.clone(), cluster.server.clone());
-    Ok(Observed { context, server, version, user, namespace, deployment, platforms, quotas })
+    Ok(Observed { context, server, version, user, namespace, deployment, platforms: platforms?, quotas })
 }
 
 async fn version(cluster: &Cluster) -> Result<String> {
@@ -229,12 +230,6 @@ fn live(deployment: &Deployment) -> Live {
     }
 }
 
-/// The platforms of the nodes, each once; nobody needs the right to see them.
-async fn platforms(cluster: &Cluster) -> Option<Vec<String>> {
-    let platforms = image::node_platforms(cluster).await.ok()?;
-    Some(platforms.into_iter().collect::<Vec<_>>()).filter(|platforms| !platforms.is_empty())
-}
-
 async fn quotas(cluster: &Cluster) -> Vec<Quota> {
     let api = cluster.api::<ResourceQuota>();
     let params = ListParams::default();
@@ -304,7 +299,7 @@ mod tests {
                 user: None,
                 namespace,
                 deployment: None,
-                platforms: None,
+                platforms: BTreeSet::new(),
                 quotas: vec![],
             };
             let applied = observed.applied(vec![object(ObjectKind::Namespace), object(ObjectKind::Service)]);

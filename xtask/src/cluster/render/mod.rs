@@ -22,11 +22,11 @@ use serde_json::{Value, json};
 
 use super::{MANAGED_BY, MANAGER, NAME, Object, ObjectKind, PREFIX};
 use crate::config::cluster::{ClusterConfig, Database, Identity};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::registry::Reference;
 
 pub use manifests::Manifests;
-pub use secrets::{SecretText, Secrets};
+pub use secrets::Secrets;
 
 /// The ConfigMap's name in the manifest, and how it begins in a cluster.
 pub const CONFIG: &str = "mlflow-config";

@@ -31,8 +31,7 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     let image = match args.dry_run {
         true => source::foretell(run, config, &cache, &source, args.locked, settings).await?,
         false => {
-            let nodes = observed.platforms.as_deref();
-            source::publish(run, config, &cache, &source, args.locked, nodes, settings).await?
+            source::publish(run, config, &cache, &source, args.locked, &observed.platforms, settings).await?
         }
     };
     secrets.pull = image.pull.clone();
@@ -49,6 +48,7 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
         version: image.version,
         provenance: Provenance::of(&config.root),
         restores: None,
+        pushed_bytes: image.pushed_bytes,
     };
     let options = Options {
         limits: Limits {
@@ -61,6 +61,9 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
         keep: settings.rollout.keep,
         patience: Duration::from_secs(args.cluster.lock_wait),
     };
+    for warning in preflight::quota_warnings(&observed.quotas, &wanted.objects, observed.deployment.as_ref()) {
+        run.ui.warn(warning);
+    }
     let course = match args.dry_run {
         true => deploy::foresee(&cluster, &observed, options, &wanted).await?,
         false => deploy::carry_out(run, &cluster, &observed, options, &wanted).await?,
