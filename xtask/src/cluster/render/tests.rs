@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::secrets::SecretText;
 use super::*;
 use crate::cluster::{CONTAINER, ObjectKind};
 use crate::config::cluster::{

@@ -27,10 +27,9 @@ use crate::error::{Error, Kind, Result};
 
 use super::CONTAINER;
 
-pub use causes::{Cause, Class, Code};
+pub use causes::Code;
 pub use diagnose::Diagnosis;
-pub use snapshot::Snapshot;
-pub use verdict::{Complete, Memory, Progress, Verdict, verdict};
+pub use verdict::Complete;
 pub use watch::follow;
 
 /// The state of the Deployment that a rollout is to reach: what the API server answered to our

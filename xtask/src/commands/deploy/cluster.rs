@@ -30,9 +30,7 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     let observed = preflight::check(&cluster, &needs).await?;
     let image = match args.dry_run {
         true => source::foretell(run, config, &cache, &source, args.locked, settings).await?,
-        false => {
-            source::publish(run, config, &cache, &source, args.locked, &observed.platforms, settings).await?
-        }
+        false => source::publish(run, config, &cache, &source, args.locked, &observed.platforms, settings).await?,
     };
     secrets.pull = image.pull.clone();
     let inputs = Inputs {

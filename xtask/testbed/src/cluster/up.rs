@@ -337,8 +337,8 @@ pub(crate) async fn push_images(
     let shell = Image::busybox(
         busybox.clone(),
         &[
-            "sh", "sleep", "httpd", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd",
-            "touch", "rm",
+            "sh", "sleep", "httpd", "nslookup", "cat", "echo", "ls", "ps", "kill", "nc", "env", "id", "dd", "touch",
+            "rm",
         ],
     );
     let pause = Image::busybox(busybox, &["sleep"]).entrypoint(&["/bin/sleep", "infinity"]);

@@ -7,8 +7,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::super::snapshot::Snapshot;
 use super::super::snapshot::{LogKey, LogLine};
-use super::super::{Expected, Limits, Memory, Snapshot, Verdict, verdict};
+use super::super::verdict::{Memory, Verdict, verdict};
+use super::super::{Expected, Limits};
 
 pub const IMAGE: &str = "registry.test/mlflow@sha256:2222";
 const OLD_IMAGE: &str = "registry.test/mlflow@sha256:1111";

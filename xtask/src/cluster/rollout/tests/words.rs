@@ -1,8 +1,9 @@
 //! What a person reads.
 
+use super::super::Code;
 use super::super::causes::{Budget, Cause};
 use super::super::diagnose::{Diagnosis, Tail, Told, sentence};
-use super::super::{Code, Memory, Verdict, verdict};
+use super::super::verdict::{Memory, Verdict, verdict};
 use super::scene::{LIMITS, Scene, at, ended, expected, good, pod, rolled, rolling, running, unscheduled, waiting};
 
 fn progress(scene: &Scene) -> String {
