@@ -22,8 +22,6 @@ pub enum Target {
     Newest,
     /// Those with this [`TEMPLATE_HASH`]: a release's own, and no others.
     Template(String),
-    /// This one.
-    Pod(String),
 }
 
 /// The pods that may be talked to, the best one first: the one that was talked to `last`, then by
@@ -91,7 +89,6 @@ fn is_meant(pod: &Pod, target: &Target) -> bool {
     match target {
         Target::Newest => true,
         Target::Template(hash) => template_hash(pod) == Some(hash),
-        Target::Pod(name) => pod.metadata.name.as_ref() == Some(name),
     }
 }
 
@@ -103,7 +100,6 @@ fn why_none(meant: &[&Pod], target: &Target) -> String {
     match target {
         Target::Newest => "there is no pod".to_owned(),
         Target::Template(hash) => format!("there is no pod of the template {hash}"),
-        Target::Pod(name) => format!("there is no pod {name}"),
     }
 }
 
@@ -176,9 +172,6 @@ mod tests {
             None,
             Err("no pod is ready: b is CrashLoopBackOff"),
         );
-        check(&["a old 10 ready"], Target::Pod("a".to_owned()), None, Ok("a"));
-        check(&["a old 10 ending"], Target::Pod("a".to_owned()), None, Err("no pod is ready: a is Terminating"));
-        check(&[], Target::Pod("a".to_owned()), None, Err("there is no pod a"));
         check(&[], Target::Newest, None, Err("there is no pod"));
     }
 
