@@ -44,6 +44,7 @@ pub enum Command {
     Render(commands::render::Args),
     Lock(commands::lock::Args),
     Test(commands::test::Args),
+    E2e(commands::e2e::Args),
     Ci(commands::ci::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::Args),

@@ -41,6 +41,11 @@ impl Ui {
         Self { json: false, quiet: true, colour: false, bars: None, workflow: None }
     }
 
+    /// Whether answers are printed as JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Prints the command's answer on stdout.
     pub fn result(&self, report: &impl Report) -> io::Result<()> {
         let mut out = io::stdout().lock();

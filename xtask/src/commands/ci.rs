@@ -5,12 +5,12 @@ mod install;
 
 use std::process::ExitCode;
 
-use crate::commands::{Run, test};
+use crate::commands::{Run, e2e, test};
 use crate::error::{Error, Kind, Result};
 use crate::process::Program;
 use crate::repo;
 
-/// Run exactly what CI runs: formatting, clippy, the tests
+/// Run exactly what CI runs: formatting, clippy, the tests, the end-to-end tests
 #[derive(clap::Args)]
 pub struct Args {
     /// Do not install missing tools with apt-get.
@@ -34,7 +34,9 @@ pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
         .run()
         .map_err(|error| explain(error, "mend what clippy names"))?;
     run.ui.step("Running", "tests");
-    let outcome = test::execute(None)?;
+    let mut outcome = test::execute(None)?;
+    run.ui.step("Running", "end-to-end tests");
+    outcome.merge(e2e::execute(&e2e::Args::default())?);
     run.answer(&outcome)?;
     if outcome.failed > 0 {
         return Err(Error::new(Kind::Check, format!("{} tests failed", outcome.failed)));

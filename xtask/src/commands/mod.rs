@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod deploy;
 pub mod down;
+pub mod e2e;
 pub mod lock;
 pub mod logs;
 pub mod open;
@@ -83,6 +84,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Config(args) => config::run(args, &run),
         Command::Render(args) => block_on(&run, render::run(args, &run)),
         Command::Test(args) => test::run(args, &run),
+        Command::E2e(args) => e2e::run(args, &run),
         Command::Ci(args) => ci::run(args, &run),
         Command::Completions(args) => completions::run(args),
         #[cfg(target_os = "linux")]

@@ -26,15 +26,19 @@ pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
 
 /// Runs cargo's test runner over the workspace and adds up what it says.
 pub fn execute(filter: Option<&str>) -> Result<Outcome> {
-    let skips = tempfile::NamedTempFile::new().on_machine(|| "cannot make a temporary file")?;
-    // Doc tests are left out: the crates are not libraries for others.
+    // Doc tests are left out: the crates are not libraries for others. The end-to-end tests have a
+    // command of their own.
     let program = Program::new(cargo())
-        .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"])
-        .args(filter)
-        .env("XTASK_SKIPPED", skips.path())
-        .dir(repo::root()?);
+        .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--test", "it"])
+        .args(filter);
+    count(program)
+}
+
+/// Runs a program of tests and adds up what it says.
+pub fn count(program: Program) -> Result<Outcome> {
+    let skips = tempfile::NamedTempFile::new().on_machine(|| "cannot make a temporary file")?;
     let mut outcome = Outcome::default();
-    let status = program.stream(|line| {
+    let status = program.env("XTASK_SKIPPED", skips.path()).dir(repo::root()?).stream(|line| {
         println!("{line}");
         outcome.add(line);
     })?;
@@ -71,6 +75,14 @@ struct Skip {
 }
 
 impl Outcome {
+    /// Adds what another program of tests counted.
+    pub fn merge(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.skips.extend(other.skips);
+    }
+
     /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn add(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };

@@ -1,0 +1,88 @@
+//! The scenarios, and running them: some side by side, those that break the cluster alone.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::report::{Outcome, Row, tenths};
+use crate::stamp::Stamp;
+use crate::world::World;
+use crate::{Result, bad_input, faults, first_deploy, operations, rolling};
+
+/// What a scenario does.
+pub type Run = fn(&World) -> Result<Row>;
+
+/// A scenario.
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Whether it breaks something that all scenarios share.
+    pub alone: bool,
+    /// What it does.
+    pub run: Run,
+}
+
+/// All, the longest first: they decide when the last one ends.
+fn all() -> impl Iterator<Item = &'static Scenario> {
+    let groups: [&'static [Scenario]; 6] = [
+        rolling::SCENARIOS,
+        first_deploy::SCENARIOS,
+        faults::SCENARIOS,
+        operations::SCENARIOS,
+        bad_input::SCENARIOS,
+        faults::ALONE,
+    ];
+    groups.into_iter().flatten()
+}
+
+/// The scenarios whose name begins with one of these; all without any. And the first name that fits
+/// none.
+pub fn choose(wanted: &[String]) -> (Vec<&'static Scenario>, Option<&String>) {
+    let fits = |scenario: &Scenario, name: &String| scenario.name.starts_with(name.as_str());
+    let unknown = wanted.iter().find(|name| !all().any(|scenario| fits(scenario, name)));
+    let chosen = all().filter(|scenario| wanted.is_empty() || wanted.iter().any(|name| fits(scenario, name)));
+    (chosen.collect(), unknown)
+}
+
+/// Runs scenarios, so many at a time.
+pub fn run(world: &World, chosen: &[&'static Scenario], jobs: usize) -> Vec<Outcome> {
+    let (alone, together): (Vec<_>, Vec<_>) = chosen.iter().partition(|scenario| scenario.alone);
+    let mut outcomes = side_by_side(world, &together, jobs);
+    outcomes.extend(side_by_side(world, &alone, 1));
+    let place = |outcome: &Outcome| chosen.iter().position(|scenario| scenario.name == outcome.scenario);
+    outcomes.sort_by_key(place);
+    outcomes
+}
+
+fn side_by_side(world: &World, scenarios: &[&&'static Scenario], jobs: usize) -> Vec<Outcome> {
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(scenarios.len()) {
+            scope.spawn(|| {
+                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = one(world, scenario);
+                    outcomes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(outcome);
+                }
+            });
+        }
+    });
+    outcomes.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn one(world: &World, scenario: &Scenario) -> Outcome {
+    eprintln!("{} {} ...", Stamp::now(), scenario.name);
+    let begun = Instant::now();
+    // A defect of one scenario is no reason to tell nothing of the others.
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(world)));
+    let result = result.unwrap_or_else(|_| Err("it panicked; the message is above".into()));
+    let seconds = tenths(begun.elapsed().as_secs_f64());
+    let (row, error) = match result {
+        Ok(row) => (row, None),
+        Err(error) => (Row::default(), Some(error.to_string())),
+    };
+    let word = if error.is_none() { "ok" } else { "FAILED" };
+    eprintln!("{} {} ... {word} ({seconds} s)", Stamp::now(), scenario.name);
+    Outcome { scenario: scenario.name.to_owned(), passed: error.is_none(), seconds, row, error }
+}
