@@ -41,7 +41,7 @@ fn first_deploy(world: &World) -> Result<Row> {
     let first = site.xtask(&["deploy", "--env", ENV, "--json"])?.expect(0)?;
     let answer = first.json()?;
     ensure!(answer["changed"] == true, "the first deploy changes nothing: {answer}");
-    let checks = answer["checks"].as_array().map_or(0, Vec::len);
+    let checks = answer["smoke"]["checks"].as_array().map_or(0, Vec::len);
     ensure!(checks >= 8, "the smoke test has {checks} checks: {answer}");
     let deployment = site.deployment()?.ok_or("there is no Deployment")?;
     ensure!(deployment["status"]["readyReplicas"] == 2, "not all pods are ready: {}", deployment["status"]);
@@ -85,7 +85,7 @@ fn replica_sets(site: &Site<'_>) -> Result<usize> {
 /// MLflow's own client, with `open` between it and the server.
 fn client_through_open(site: &Site<'_>) -> Result<String> {
     let port = testbed::free_port().to_string();
-    let mut open = site.start(&["open", "--env", ENV, "--port", &port, "--no-browser"])?;
+    let mut open = site.start(&["open", "--env", ENV, "--port", &port])?;
     let url = format!("http://127.0.0.1:{port}");
     open.wait_for(&url, Duration::from_secs(30))?;
     let Some(python) = envs::Python::client() else {

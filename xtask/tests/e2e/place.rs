@@ -1,6 +1,6 @@
 //! The cluster that the scenarios run on: the testbed, started if none is up.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -146,11 +146,6 @@ pub fn down() -> Result<()> {
 }
 
 fn up() -> Result<Option<Place>> {
-    // Another cluster than ours, described as ours is.
-    if let Some(record) = std::env::var_os("XTASK_E2E_TESTBED") {
-        let record = std::fs::read_to_string(Path::new(&record))?;
-        return Ok(Some(serde_json::from_str(&record)?));
-    }
     let ran = testbed_command(&["status", "--json"])?.end(COMPONENT)?;
     if ran.code == Some(12) {
         return Ok(None);
@@ -160,9 +155,11 @@ fn up() -> Result<Option<Place>> {
     Ok(Some(serde_json::from_value(answer["testbed"].clone())?))
 }
 
-/// The testbed is the developer's, so it is asked in the developer's environment.
+/// The testbed is the developer's, so it is asked in the developer's environment. Options in
+/// `XTASK_E2E_TESTBED` name another one: its folder, name and addresses.
 fn testbed_command(args: &[&str]) -> Result<Running> {
     let mut command = testbed::command(env!("CARGO_BIN_EXE_xtask"));
-    command.arg("testbed").args(args);
+    let which = std::env::var("XTASK_E2E_TESTBED").unwrap_or_default();
+    command.arg("testbed").args(args).args(which.split_whitespace());
     Running::start(&format!("xtask testbed {}", args.join(" ")), command)
 }

@@ -116,7 +116,8 @@ impl<'w> Site<'w> {
         let uri = self.home.file("database-uri");
         write_private(&uri, &settings.database_uri)?;
         let quoted = |path: &Path| format!("{:?}", path.display().to_string());
-        let mut text = format!("[image]\nrepository = {:?}\n\n[environment.{ENV}]\n", settings.repository);
+        let mut text = format!("[image]\nrepository = {:?}\n", settings.repository);
+        text.push_str(&format!("platforms = [{:?}]\n\n[environment.{ENV}]\n", crate::world::platform()));
         text.push_str("kind = \"kubernetes\"\n");
         text.push_str(&format!("kubeconfig = {}\n", quoted(&settings.kubeconfig)));
         text.push_str(&format!("context = {:?}\nnamespace = {:?}\n", settings.context, self.name));
