@@ -58,6 +58,9 @@ pub struct Progress {
     pub soaks: bool,
 }
 
+/// For how many seconds a pod that answers no probe is said to start.
+const STARTING: i64 = 30;
+
 /// A rollout that works.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Complete {
@@ -408,7 +411,7 @@ fn progress(expected: &Expected, deployment: &Deployment, snapshot: &Snapshot, w
     }
     for pod in new.iter().filter(|pod| !pods::is_ready(pod)) {
         let cause = weighed.iter().find(|(cause, _)| cause.uid == pods::uid(pod)).map(|(cause, _)| cause);
-        parts.push(format!("{}: {}", pods::name(pod), pod_text(pod, cause)));
+        parts.push(format!("{}: {}", pods::name(pod), pod_text(pod, cause, snapshot.at)));
     }
     let old = set.map_or(0, |set| pods::old_pods(deployment, set, snapshot).len());
     match old {
@@ -419,8 +422,13 @@ fn progress(expected: &Expected, deployment: &Deployment, snapshot: &Snapshot, w
     Progress { ready, wanted, text: parts.join("; "), soaks: false }
 }
 
-fn pod_text(pod: &Pod, cause: Option<&Cause>) -> String {
-    if let Some(cause) = cause {
+fn pod_text(pod: &Pod, cause: Option<&Cause>, at: Timestamp) -> String {
+    // A server that starts answers no probe: for a while that is nothing to worry about.
+    let starts = |cause: &&Cause| {
+        let seen = at.duration_since(cause.first_sign).as_secs();
+        cause.code == Code::ProbeFailing && cause.restarts == 0 && seen < STARTING
+    };
+    if let Some(cause) = cause.filter(|cause| !starts(cause)) {
         let place = cause.container.as_ref().map_or_else(String::new, |name| format!("{name}: "));
         let retry = if cause.restarts > 0 { format!(", restarted {}x", cause.restarts) } else { String::new() };
         return format!("{place}{} ({}{retry})", cause.code.phrase(), cause.reason);
