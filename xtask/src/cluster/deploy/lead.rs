@@ -33,7 +33,8 @@ struct Sight {
 
 /// What [`carry_out`] would do. Writes nothing.
 pub async fn foresee(cluster: &Cluster, observed: &Observed, options: Options, wanted: &Wanted) -> Result<Course> {
-    let sight = look(cluster, observed, options, wanted).await?;
+    let wanted = applicable(observed, wanted);
+    let sight = look(cluster, options, &wanted).await?;
     let steps = steps(&sight, options);
     Ok(Course { changes: sight.all_changes(), steps, done: None })
 }
@@ -50,6 +51,7 @@ pub async fn carry_out(
     options: Options,
     wanted: &Wanted,
 ) -> Result<Course> {
+    let wanted = applicable(observed, wanted);
     // The lock lives in the namespace.
     if observed.namespace == NamespaceState::Missing {
         let namespace: Vec<_> =
@@ -58,7 +60,7 @@ pub async fn carry_out(
         apply::apply(cluster, &namespace, options.force).await?;
     }
     let held = lease::take(run, cluster, Holder::this_process(), options.patience).await?;
-    let course = under_lock(run, cluster, observed, options, wanted, &held).await;
+    let course = under_lock(run, cluster, options, &wanted, &held).await;
     if let Err(error) = held.release().await {
         run.ui.warn(format!("{}: it expires by itself", error.lines().join(": ")));
     }
@@ -68,12 +70,11 @@ pub async fn carry_out(
 async fn under_lock(
     run: &Run,
     cluster: &Cluster,
-    observed: &Observed,
     options: Options,
     wanted: &Wanted,
     held: &lease::Held,
 ) -> Result<Course> {
-    let sight = look(cluster, observed, options, wanted).await?;
+    let sight = look(cluster, options, wanted).await?;
     let steps = steps(&sight, options);
     let changes = sight.all_changes();
     for change in changes.iter().filter(|change| change.is_change()) {
@@ -109,11 +110,16 @@ async fn abandon(cluster: &Cluster, releases: &[Release], steps: &[Step]) -> Res
     Ok(())
 }
 
-async fn look(cluster: &Cluster, observed: &Observed, options: Options, wanted: &Wanted) -> Result<Sight> {
-    let objects = observed.applied(wanted.objects.clone());
+/// What is wanted, without what is someone else's.
+fn applicable(observed: &Observed, wanted: &Wanted) -> Wanted {
+    Wanted { objects: observed.applied(wanted.objects.clone()), ..wanted.clone() }
+}
+
+async fn look(cluster: &Cluster, options: Options, wanted: &Wanted) -> Result<Sight> {
+    let objects = &wanted.objects;
     let releases = release::list(cluster).await?;
-    let changes = apply::dry_run(cluster, &objects, options.force).await?;
-    let stale = prune::plan(&prune::find(cluster).await?, &objects, &releases, options.keep);
+    let changes = apply::dry_run(cluster, objects, options.force).await?;
+    let stale = prune::plan(&prune::find(cluster).await?, objects, &releases, options.keep);
     Ok(Sight { releases, changes, stale })
 }
 
