@@ -1,6 +1,6 @@
 //! Bad input: one screen with the cause and the fix, an exit code of its own, and nothing applied.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::faults::{State, back_to_the_beginning, settled};
 use crate::images::Registry;
@@ -82,10 +82,9 @@ fn wrong_context(world: &World) -> Result<Row> {
 fn unreachable(world: &World) -> Result<Row> {
     spoiled(world, 6, &["127.0.0.1:1"], &[], |site| {
         let text = std::fs::read_to_string(&site.settings.kubeconfig)?;
-        let server = text.lines().find(|line| line.contains("server:")).ok_or("a kubeconfig without a server")?;
-        let (before, _) = server.split_once("server:").ok_or("no server")?;
-        let text = text.replace(server, &format!("{before}server: https://127.0.0.1:1"));
-        let kubeconfig = site.file("unreachable.kubeconfig", &text)?;
+        let mut config: Value = serde_saphyr::from_str(&text)?;
+        config["clusters"][0]["cluster"]["server"] = json!("https://127.0.0.1:1");
+        let kubeconfig = site.file("unreachable.kubeconfig", &config.to_string())?;
         site.set(|settings| settings.kubeconfig = kubeconfig)
     })
 }

@@ -87,7 +87,7 @@ fn client_through_open(site: &Site<'_>) -> Result<String> {
     let port = testbed::free_port().to_string();
     let mut open = site.start(&["open", "--env", ENV, "--port", &port])?;
     let url = format!("http://127.0.0.1:{port}");
-    open.wait_for(&url, Duration::from_secs(30))?;
+    open.wait_for_answer(&url, Duration::from_secs(30))?;
     let Some(python) = envs::Python::client() else {
         return Ok("MLflow's client was not tried: no Python 3.13".to_owned());
     };

@@ -29,8 +29,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Eight clients, without a pause between their requests but a moment.
-    pub const BUSY: Self = Self { keep_alive: 4, fresh: 4, pause: Duration::from_millis(20), writes: true };
+    /// Eight clients, each with a moment between its requests.
+    pub const BUSY: Self = Self { keep_alive: 4, fresh: 4, pause: Duration::from_millis(100), writes: true };
 
     /// One that only wants to know whether the server is there.
     pub const PROBE: Self = Self { keep_alive: 0, fresh: 1, pause: Duration::from_millis(250), writes: false };

@@ -82,6 +82,19 @@ impl Running {
         self.lines.lock().expect("no reader panics").clone()
     }
 
+    /// Waits until stdout contains `part`.
+    ///
+    /// # Errors
+    /// When the program ends first, or the deadline passes.
+    pub fn wait_for_answer(&mut self, part: &str, deadline: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while !self.out.lock().expect("no reader panics").contains(part) {
+            ensure!(self.is_running() && begun.elapsed() < deadline, "{} did not answer {part:?}", self.what);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
     /// Waits for a line that contains `part`.
     ///
     /// # Errors

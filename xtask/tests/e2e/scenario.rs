@@ -84,5 +84,8 @@ fn one(world: &World, scenario: &Scenario) -> Outcome {
     };
     let word = if error.is_none() { "ok" } else { "FAILED" };
     eprintln!("{} {} ... {word} ({seconds} s)", Stamp::now(), scenario.name);
+    if let Some(error) = &error {
+        eprintln!("{error}");
+    }
     Outcome { scenario: scenario.name.to_owned(), passed: error.is_none(), seconds, row, error }
 }

@@ -118,13 +118,17 @@ pub(super) fn forbidden(cluster: &Cluster, user: Option<&str>, needed: &[Right],
     Some(Error::new(Kind::Forbidden, message).source(lines).hint(hint))
 }
 
-/// What is missing, a line for each resource.
+/// What is missing: a line for all resources that lack the same.
 fn lines(lacking: &[Right]) -> Vec<String> {
     let mut by_resource: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for right in lacking {
         by_resource.entry(right.resource()).or_default().push(right.verb);
     }
-    by_resource.iter().map(|(resource, verbs)| format!("{resource}: {}", verbs.join(", "))).collect()
+    let mut by_verbs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (resource, verbs) in by_resource {
+        by_verbs.entry(verbs.join(", ")).or_default().push(resource);
+    }
+    by_verbs.iter().map(|(verbs, resources)| format!("{}: {verbs}", resources.join(", "))).collect()
 }
 
 /// The commands with which an administrator grants the rights. They are complete: granting only what
@@ -191,14 +195,16 @@ mod tests {
     }
 
     #[test]
-    fn missing_rights_are_listed_by_resource() {
+    fn missing_rights_are_listed_in_few_lines() {
         assert_eq!(lines(&[]), [""; 0]);
         let lacking = [
             right("", "pods", "log", "get"),
             right("apps", "deployments", "", "create"),
             right("apps", "deployments", "", "patch"),
+            right("", "services", "", "create"),
+            right("", "services", "", "patch"),
         ];
-        assert_eq!(lines(&lacking), ["deployments.apps: create, patch", "pods/log: get"]);
+        assert_eq!(lines(&lacking), ["deployments.apps, services: create, patch", "pods/log: get"]);
     }
 
     #[test]

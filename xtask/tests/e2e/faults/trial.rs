@@ -169,9 +169,10 @@ impl State {
         for (group, plural) in KINDS {
             for object in site.world.kube.list(&site.path(group, plural))? {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                // A Deployment's status changes by itself.
-                let version = if plural == "deployments" { "generation" } else { "resourceVersion" };
-                objects.insert(format!("{plural}/{name}"), object["metadata"][version].to_string());
+                // What has a generation has a status too, which changes by itself.
+                let metadata = &object["metadata"];
+                let version = metadata.get("generation").unwrap_or(&metadata["resourceVersion"]);
+                objects.insert(format!("{plural}/{name}"), version.to_string());
             }
         }
         Ok(Self { objects, deployment: site.deployment()? })
