@@ -15,7 +15,7 @@ use crate::{Result, ensure};
 const SCREEN: usize = 25;
 
 const fn input(name: &'static str, about: &'static str, run: crate::scenario::Run) -> Scenario {
-    Scenario { name, about, alone: false, run }
+    Scenario { name, about, alone: false, needs: None, run }
 }
 
 /// See the functions.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -62,11 +62,11 @@ impl Beside {
                 return;
             }
             let Ok(mut kubectl) = Running::start("kubectl rollout status", command) else { return };
-            while kubectl.is_running() && (full || !ended.load(Ordering::Relaxed)) {
+            let begun = Instant::now();
+            while kubectl.is_running() && begun.elapsed() < LONGEST && (full || !ended.load(Ordering::Relaxed)) {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            let limit = if kubectl.is_running() && !full { Duration::ZERO } else { LONGEST };
-            *result.lock().expect("no watcher panics") = kubectl.stop(limit);
+            *result.lock().expect("no watcher panics") = kubectl.stop(Duration::ZERO);
         });
         Ok(Self { stop, ran, thread: Some(thread) })
     }

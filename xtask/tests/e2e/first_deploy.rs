@@ -26,6 +26,7 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
     name: "first-deploy",
     about: "deploy into an empty namespace and database, then status, logs, smoke, render, open",
     alone: false,
+    needs: None,
     run: first_deploy,
 }];
 

@@ -13,10 +13,28 @@ use crate::{Result, ensure};
 
 /// See the functions.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "rollback", about: "back to a chosen release", alone: false, run: rollback },
-    Scenario { name: "drift", about: "a change by hand is shown, and healed by a deploy", alone: false, run: drift },
-    Scenario { name: "field-conflict", about: "another manager's field is named", alone: false, run: conflict },
-    Scenario { name: "pull-secret", about: "an image behind a login", alone: false, run: pull_secret },
+    Scenario { name: "rollback", about: "back to a chosen release", alone: false, needs: None, run: rollback },
+    Scenario {
+        name: "drift",
+        about: "a change by hand is shown, and healed by a deploy",
+        alone: false,
+        needs: None,
+        run: drift,
+    },
+    Scenario {
+        name: "field-conflict",
+        about: "another manager's field is named",
+        alone: false,
+        needs: None,
+        run: conflict,
+    },
+    Scenario {
+        name: "pull-secret",
+        about: "an image behind a login",
+        alone: false,
+        needs: Some("login-registry"),
+        run: pull_secret,
+    },
 ];
 
 fn rollback(world: &World) -> Result<Row> {
@@ -100,6 +118,7 @@ fn conflict(world: &World) -> Result<Row> {
 }
 
 fn pull_secret(world: &World) -> Result<Row> {
+    let _alone = world.login_registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let registry = Registry::with_login(world)?;
     // A digest that the node has never pulled from the open registry.
     let image = registry.copy_of_the_real("behind-a-login")?;

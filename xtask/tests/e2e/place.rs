@@ -35,6 +35,8 @@ pub struct Place {
     pub cloud_sql_proxy: String,
     /// A kubectl of the cluster's version.
     pub kubectl: PathBuf,
+    /// What can be stopped and started.
+    pub components: Vec<String>,
     /// The folder with files for users.
     pub out: PathBuf,
 }

@@ -16,7 +16,10 @@ pub struct Row {
     /// The cluster's first sign of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sign: Option<String>,
-    /// Seconds from that sign to the line that names the cause.
+    /// Seconds from that sign to the first line that names the cause, while it may yet get better.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named_after_sign: Option<f64>,
+    /// Seconds from that sign to the verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_after_sign: Option<f64>,
     /// Requests to the old server all the while, and how many of them failed.
@@ -59,9 +62,9 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
-/// The table for people.
+/// The table for people: `named` and `verdict` are seconds after the cluster's first sign.
 pub fn table(outcomes: &[Outcome]) -> String {
-    let head = ["scenario", "", "exit", "after sign", "old server", "undone", "cause", "kubectl rollout status"];
+    let head = ["scenario", "", "exit", "named", "verdict", "old server", "undone", "cause", "kubectl rollout status"];
     let mut rows = vec![head.map(str::to_owned)];
     for outcome in outcomes.iter().filter(|outcome| outcome.row.exit.is_some()) {
         let row = &outcome.row;
@@ -69,6 +72,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
             outcome.scenario.clone(),
             if outcome.passed { "ok" } else { "FAILED" }.to_owned(),
             row.exit.map(|code| code.to_string()).unwrap_or_default(),
+            row.named_after_sign.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default(),
             row.seconds_after_sign.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default(),
             row.old_server
                 .map(|Answered { requests, failed }| format!("{failed} of {requests} failed"))

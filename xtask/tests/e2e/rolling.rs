@@ -17,6 +17,7 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
     name: "rolling-update",
     about: "five rollouts of two replicas while clients read and write through the Service",
     alone: false,
+    needs: None,
     run: rolling,
 }];
 

@@ -209,6 +209,12 @@ impl Ran {
         self.lines.iter().find(found)
     }
 
+    /// The lines of stderr that contain this, in any case.
+    pub fn all(&self, part: &str) -> impl Iterator<Item = &Line> + Clone {
+        let part = part.to_lowercase();
+        self.lines.iter().filter(move |line| line.text.to_lowercase().contains(&part))
+    }
+
     /// Fails unless it ended with this code.
     pub fn expect(self, code: i32) -> Result<Self> {
         ensure!(

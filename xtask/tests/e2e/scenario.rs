@@ -20,6 +20,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// Whether it breaks something that all scenarios share.
     pub alone: bool,
+    /// The component of the testbed that it stops or needs besides the usual ones.
+    pub needs: Option<&'static str>,
     /// What it does.
     pub run: Run,
 }
@@ -48,12 +50,33 @@ pub fn choose(wanted: &[String]) -> (Vec<&'static Scenario>, Option<&String>) {
 
 /// Runs scenarios, so many at a time.
 pub fn run(world: &World, chosen: &[&'static Scenario], jobs: usize) -> Vec<Outcome> {
-    let (alone, together): (Vec<_>, Vec<_>) = chosen.iter().partition(|scenario| scenario.alone);
+    let able = chosen.iter().filter(|scenario| is_able(world, scenario));
+    let (alone, together): (Vec<_>, Vec<_>) = able.partition(|scenario| scenario.alone);
     let mut outcomes = side_by_side(world, &together, jobs);
     outcomes.extend(side_by_side(world, &alone, 1));
     let place = |outcome: &Outcome| chosen.iter().position(|scenario| scenario.name == outcome.scenario);
     outcomes.sort_by_key(place);
     outcomes
+}
+
+/// Whether the testbed has what a scenario needs: one made with kind lacks some components.
+fn is_able(world: &World, scenario: &Scenario) -> bool {
+    let lacks = scenario.needs.filter(|name| !world.place.components.iter().any(|component| component == name));
+    if let Some(component) = lacks {
+        skip(scenario.name, &format!("this testbed has no component {component}"));
+    }
+    lacks.is_none()
+}
+
+/// As [`testbed::skip`], for a scenario instead of the running thread's test.
+pub fn skip(scenario: &str, why: &str) {
+    let name = format!("e2e::{scenario}");
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, || testbed::skip(why));
+        if thread.is_err() {
+            eprintln!("SKIPPED e2e::{scenario}: {why}");
+        }
+    });
 }
 
 fn side_by_side(world: &World, scenarios: &[&&'static Scenario], jobs: usize) -> Vec<Outcome> {

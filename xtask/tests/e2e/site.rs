@@ -17,7 +17,7 @@ use crate::{Result, dump, ensure};
 pub const ENV: &str = "site";
 
 /// Longer than any command of a scenario takes.
-pub const LONGEST: Duration = Duration::from_secs(300);
+pub const LONGEST: Duration = Duration::from_secs(900);
 
 /// What deploy.toml says.
 #[derive(Clone, Debug)]
@@ -98,6 +98,18 @@ impl<'w> Site<'w> {
     pub fn set(&mut self, change: impl FnOnce(&mut Settings)) -> Result<()> {
         change(&mut self.settings);
         self.write()
+    }
+
+    /// Sets a deadline that does not keep the tests waiting; where kubectl is compared in full, both
+    /// keep the default.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn deadline(&mut self, seconds: u64) -> Result<()> {
+        match self.world.full {
+            true => Ok(()),
+            false => self.set(|settings| settings.deadline = seconds),
+        }
     }
 
     /// Back to the settings of a healthy site.

@@ -38,6 +38,8 @@ pub struct World {
     pub image: String,
     /// The repository that it was pushed to.
     pub repository: String,
+    /// Held by a scenario that uses the registry with a login, for another one stops it.
+    pub login_registry: Mutex<()>,
     /// Whether `kubectl rollout status` is waited for to its own end.
     pub full: bool,
     /// Whether sites stay after the scenarios.
@@ -74,6 +76,7 @@ impl World {
             database,
             image,
             repository,
+            login_registry: Mutex::default(),
             full,
             keep,
             begun: Stamp::now(),
@@ -97,7 +100,7 @@ impl World {
             context: self.place.context.clone(),
             kubeconfig: self.place.kubeconfig.clone(),
             replicas: 1,
-            deadline: 120,
+            deadline: if self.full { 600 } else { 120 },
             soak: 5,
             memory: "1Gi".to_owned(),
             env: BTreeMap::from([emulator]),

@@ -71,7 +71,7 @@ pub fn node_stopped(world: &World) -> Result<Row> {
     let mut site = world.healthy()?;
     site.set(|settings| {
         settings.env.insert("ROUND".into(), "node".into());
-        settings.deadline = 90;
+        settings.deadline = 70;
     })?;
     let stopped = world.place.stop("kubelet")?;
     let ran = site.deploy(&[])?;
@@ -95,10 +95,13 @@ pub fn node_stopped(world: &World) -> Result<Row> {
     })
 }
 
-/// The names of the pods that are ready.
+/// The names of the pods that are ready, and are to stay.
 fn pods(site: &Site<'_>) -> Result<Vec<String>> {
     let mut ready = Vec::new();
     for pod in site.world.kube.list(&site.path("v1", "pods"))? {
+        if pod["metadata"]["deletionTimestamp"].is_string() {
+            continue;
+        }
         let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         if conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True") {
             ready.push(pod["metadata"]["name"].as_str().unwrap_or_default().to_owned());

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::trial::{End, Expected, FATAL, settled, trial, trial_with};
+use super::trial::{End, Expected, FATAL, Within, settled, trial, trial_with};
 use crate::Result;
 use crate::images::{EATS_MEMORY, EXITS, NEVER_READY, Registry};
 use crate::report::Row;
@@ -11,8 +11,14 @@ use crate::world::World;
 
 pub fn no_such_tag(world: &World) -> Result<Row> {
     let mut site = world.healthy()?;
-    let expected =
-        Expected { exit: 17, cause: &["no-such-tag", "hint"], sign: &[], log: None, within: 0.0, end: End::NotApplied };
+    let expected = Expected {
+        exit: 17,
+        cause: &["no-such-tag", "hint"],
+        sign: &[],
+        log: None,
+        within: Within::NoSign,
+        end: End::NotApplied,
+    };
     let row = trial(&site, &expected, &["--image", &format!("{}:no-such-tag", world.repository)])?;
     settled(&mut site)?;
     world.give_back(site);
@@ -40,7 +46,7 @@ pub fn exits(world: &World) -> Result<Row> {
         sign: &["exit code 3"],
         log: None,
         // The second restart comes ten seconds after the first.
-        within: 20.0,
+        within: Within::Seconds(25.0),
         end: End::RolledBack,
     };
     of_image(world, &expected, &image)
@@ -53,7 +59,7 @@ pub fn out_of_memory(world: &World) -> Result<Row> {
         cause: &["it needs more memory than its limit"],
         sign: &["OOMKilled"],
         log: None,
-        within: 20.0,
+        within: Within::Seconds(25.0),
         end: End::RolledBack,
     };
     of_image(world, &expected, &image)
@@ -62,14 +68,13 @@ pub fn out_of_memory(world: &World) -> Result<Row> {
 pub fn never_ready(world: &World) -> Result<Row> {
     let image = Registry::open(world)?.python("never-ready", NEVER_READY)?;
     let mut site = world.healthy()?;
-    site.set(|settings| settings.deadline = 40)?;
+    site.deadline(25)?;
     let expected = Expected {
         exit: 10,
         cause: &["its probe gets no good answer", "503", "waiting for a lock that nobody gives back"],
         sign: &["Readiness probe failed"],
         log: None,
-        // It may yet become ready: the deadline decides.
-        within: 45.0,
+        within: Within::Deadline,
         end: End::RolledBack,
     };
     let row = trial(&site, &expected, &["--image", &image])?;
@@ -81,8 +86,14 @@ pub fn never_ready(world: &World) -> Result<Row> {
 /// The registry does not answer when the image is asked for: nothing is applied.
 pub fn registry_down(world: &World) -> Result<Row> {
     let mut site = world.healthy()?;
-    let expected =
-        Expected { exit: 6, cause: &["127.0.0.1:1", "hint"], sign: &[], log: None, within: 0.0, end: End::NotApplied };
+    let expected = Expected {
+        exit: 6,
+        cause: &["127.0.0.1:1", "hint"],
+        sign: &[],
+        log: None,
+        within: Within::NoSign,
+        end: End::NotApplied,
+    };
     let row = trial(&site, &expected, &["--image", "127.0.0.1:1/mlflow/server:latest"])?;
     settled(&mut site)?;
     world.give_back(site);
@@ -92,6 +103,7 @@ pub fn registry_down(world: &World) -> Result<Row> {
 /// The registry has the image and goes away before the node has pulled it. It is the one with a
 /// login, which no other scenario needs at this time.
 pub fn registry_gone(world: &World) -> Result<Row> {
+    let _alone = world.login_registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let registry = Registry::with_login(world)?;
     let image = registry.copy_of_the_real("gone")?;
     let mut site = world.healthy()?;
@@ -102,11 +114,10 @@ pub fn registry_gone(world: &World) -> Result<Row> {
         cause: &["the image cannot be pulled"],
         sign: &["ErrImagePull", "Failed to pull"],
         log: None,
-        // A registry that restarts is back in two minutes.
-        within: 125.0,
+        within: Within::Deadline,
         end: End::RolledBack,
     };
-    site.set(|settings| settings.deadline = 60)?;
+    site.deadline(40)?;
     let row = trial_with(&site, &expected, &["--image", &image], |running| {
         // The image was asked for; the time until it is applied must be enough to stop the registry.
         running.wait_for(steps::APPLYING, std::time::Duration::from_secs(60))?;

@@ -11,16 +11,16 @@ mod trial;
 pub use connection::back_to_the_beginning;
 pub use trial::{State, settled};
 
-use crate::scenario::Scenario;
+use crate::scenario::{Run, Scenario};
 
 /// A scenario that may run beside others.
-const fn beside(name: &'static str, about: &'static str, run: crate::scenario::Run) -> Scenario {
-    Scenario { name, about, alone: false, run }
+const fn beside(name: &'static str, about: &'static str, run: Run) -> Scenario {
+    Scenario { name, about, alone: false, needs: None, run }
 }
 
-/// A scenario that breaks what all share.
-const fn alone(name: &'static str, about: &'static str, run: crate::scenario::Run) -> Scenario {
-    Scenario { name, about, alone: true, run }
+/// A scenario that stops a component that all share.
+const fn alone(name: &'static str, component: &'static str, about: &'static str, run: Run) -> Scenario {
+    Scenario { name, about, alone: true, needs: Some(component), run }
 }
 
 /// Those that break only what is their own.
@@ -28,7 +28,13 @@ pub const SCENARIOS: &[Scenario] = &[
     beside("fault-never-ready", "an image that runs and never gets ready", images::never_ready),
     beside("fault-database-unreachable", "a database that nobody listens for", server::database_unreachable),
     beside("fault-unschedulable", "more memory than any node has", server::unschedulable),
-    beside("fault-registry-gone", "the registry goes away after it was asked", images::registry_gone),
+    Scenario {
+        name: "fault-registry-gone",
+        about: "the registry goes away after it was asked",
+        alone: false,
+        needs: Some("login-registry"),
+        run: images::registry_gone,
+    },
     beside("fault-sidecar", "a Cloud SQL proxy that exits again and again", server::sidecar),
     beside("fault-exits", "an image that exits at once", images::exits),
     beside("fault-oom", "a server that needs more memory than its limit", images::out_of_memory),
@@ -54,7 +60,7 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// Those that break what all share.
 pub const ALONE: &[Scenario] = &[
-    alone("fault-database-down", "PostgreSQL stops", cluster::database_down),
-    alone("fault-api-server", "the API server restarts during the rollout", cluster::api_server_restart),
-    alone("fault-node", "the node stops", cluster::node_stopped),
+    alone("fault-database-down", "postgres", "PostgreSQL stops", cluster::database_down),
+    alone("fault-api-server", "apiserver", "the API server restarts during the rollout", cluster::api_server_restart),
+    alone("fault-node", "kubelet", "the node stops", cluster::node_stopped),
 ];

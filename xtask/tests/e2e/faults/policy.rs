@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::trial::{End, Expected, FATAL, settled, trial};
+use super::trial::{End, Expected, FATAL, Within, settled, trial};
 use crate::Result;
 use crate::kube::{Kube, wait_for};
 use crate::report::Row;
@@ -21,10 +21,7 @@ pub fn quota(world: &World) -> Result<Row> {
         let quota = world.kube.get(&site.path("v1", "resourcequotas/one-pod"))?;
         Ok((quota["status"]["used"]["pods"] == "1").then_some(()))
     })?;
-    site.set(|settings| {
-        settings.env.insert("ROUND".into(), "quota".into());
-        settings.deadline = 60;
-    })?;
+    site.set(|settings| drop(settings.env.insert("ROUND".into(), "quota".into())))?;
     let expected = Expected {
         exit: 10,
         cause: &["the namespace's quota is used up", "one-pod"],
@@ -49,11 +46,11 @@ pub fn admission(world: &World) -> Result<Row> {
         cause: &["this team deploys on weekdays only"],
         sign: &[],
         log: None,
-        within: 0.0,
+        within: Within::NoSign,
         end: End::NotApplied,
     };
     let row = trial(&site, &expected, &[])?;
-    policy.delete()?;
+    policy.delete(&site, "deployments")?;
     settled(&mut site)?;
     world.give_back(site);
     Ok(row)
@@ -72,7 +69,7 @@ pub fn admission_of_pods(world: &World) -> Result<Row> {
         end: End::RolledBack,
     };
     let row = trial(&site, &expected, &[])?;
-    policy.delete()?;
+    policy.delete(&site, "pods")?;
     settled(&mut site)?;
     world.give_back(site);
     Ok(row)
@@ -131,17 +128,24 @@ impl Policy {
             },
         });
         policy.kube.create(&format!("{ADMISSION}/validatingadmissionpolicybindings"), &binding)?;
-        // The API server takes a moment to heed it.
-        let path = format!("{}?dryRun=All", site.path(if group.is_empty() { "v1" } else { "apps/v1" }, plural));
-        wait_for("the policy is heeded", Duration::from_secs(60), || {
-            let refused = policy.kube.create(&path, &sample(plural)).err();
-            Ok(refused.filter(|error| error.to_string().contains(message)).map(drop))
-        })?;
+        policy.wait(site, plural, true)?;
         Ok(policy)
     }
 
-    fn delete(self) -> Result<()> {
-        self.remove()
+    fn delete(self, site: &Site<'_>, plural: &str) -> Result<()> {
+        self.remove()?;
+        self.wait(site, plural, false)
+    }
+
+    /// The API server takes a moment to heed it, and to forget it.
+    fn wait(&self, site: &Site<'_>, plural: &str, refuses: bool) -> Result<()> {
+        let group = if plural == "pods" { "v1" } else { "apps/v1" };
+        let path = format!("{}?dryRun=All", site.path(group, plural));
+        wait_for("the policy is heeded or forgotten", Duration::from_secs(60), || {
+            let refused = self.kube.create(&path, &sample(plural)).err();
+            let refused = refused.is_some_and(|error| error.to_string().contains(&self.name));
+            Ok((refused == refuses).then_some(()))
+        })
     }
 
     fn remove(&self) -> Result<()> {

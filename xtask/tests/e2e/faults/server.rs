@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::trial::{End, Expected, FATAL, settled, trial};
+use super::trial::{End, Expected, FATAL, Within, settled, trial};
 use crate::Result;
 use crate::report::Row;
 use crate::world::World;
@@ -18,7 +18,7 @@ pub fn database_unreachable(world: &World) -> Result<Row> {
         sign: &["log: "],
         log: Some("OperationalError"),
         // A database that restarts is back in 25 s.
-        within: 30.0,
+        within: Within::Seconds(35.0),
         end: End::RolledBack,
     };
     let row = trial(&site, &expected, &[])?;
@@ -65,7 +65,7 @@ pub fn sidecar(world: &World) -> Result<Row> {
         cause: &["the sidecar exits again and again", "127.0.0.1:1"],
         sign: &["sql Error: exit code"],
         log: None,
-        within: 20.0,
+        within: Within::Seconds(25.0),
         end: End::RolledBack,
     };
     let row = trial(&site, &expected, &[])?;
@@ -84,7 +84,7 @@ pub fn newer_schema(world: &World) -> Result<Row> {
         exit: 10,
         cause: &["the database's schema is not the one that this MLflow works with"],
         sign: &["log: "],
-        log: Some("Can't locate revision identified by"),
+        log: Some("Detected out-of-date database schema"),
         within: FATAL,
         end: End::RolledBack,
     };
@@ -98,17 +98,14 @@ pub fn newer_schema(world: &World) -> Result<Row> {
 
 pub fn unschedulable(world: &World) -> Result<Row> {
     let mut site = world.healthy()?;
-    site.set(|settings| {
-        settings.memory = "900Gi".into();
-        settings.deadline = 40;
-    })?;
+    site.deadline(20)?;
+    site.set(|settings| settings.memory = "900Gi".into())?;
     let expected = Expected {
         exit: 10,
         cause: &["no node takes the pod", "Insufficient memory"],
         sign: &["Unschedulable", "FailedScheduling"],
         log: None,
-        // A cluster that grows may yet take it: the deadline decides.
-        within: 45.0,
+        within: Within::Deadline,
         end: End::RolledBack,
     };
     let row = trial(&site, &expected, &[])?;

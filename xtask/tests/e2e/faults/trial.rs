@@ -1,32 +1,45 @@
 //! One fault: a deploy that has to fail, with what must be seen of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::beside::Beside;
+use crate::kube::wait_for;
 use crate::load::{Load, Shape};
 use crate::report::{Answered, Row, tenths};
-use crate::run::{Ran, Running};
+use crate::run::{Line, Ran, Running};
 use crate::site::{ENV, LONGEST, Site};
 use crate::watch::{Log, Watch};
 use crate::{Result, ensure};
 
-/// Seconds after the first sign in which a cause that nothing can mend must be named.
-pub const FATAL: f64 = 10.0;
+/// How long after the first sign the verdict may come.
+#[derive(Clone, Copy, Debug)]
+pub enum Within {
+    /// There is no sign: what is refused is never applied.
+    NoSign,
+    /// Seconds.
+    Seconds(f64),
+    /// It may yet get better: the deadline of the rollout decides.
+    Deadline,
+}
+
+/// For a cause that nothing can mend.
+pub const FATAL: Within = Within::Seconds(10.0);
 
 /// What must be seen of a fault.
 pub struct Expected {
     /// The exit code.
     pub exit: i32,
-    /// Texts that must be on the screen. The line with the first one is the verdict.
+    /// Texts that must be on the screen. The verdict contains the first one.
     pub cause: &'static [&'static str],
     /// What the cluster's first sign contains; nothing for what is refused before it is applied.
     pub sign: &'static [&'static str],
     /// A line of the new pods' logs that is a sign too.
     pub log: Option<&'static str>,
-    /// The most seconds from the sign to the verdict.
-    pub within: f64,
+    /// When the verdict must have come.
+    pub within: Within,
     /// What becomes of the change.
     pub end: End,
 }
@@ -38,6 +51,8 @@ pub enum End {
     RolledBack,
     /// It was never applied.
     NotApplied,
+    /// It stays as it is, to be looked at.
+    Kept,
 }
 
 /// A deploy under observation.
@@ -70,12 +85,19 @@ impl<'s, 'w> Trial<'s, 'w> {
     /// # Errors
     /// When something else was seen.
     pub fn end(self, ran: &Ran, expected: &Expected) -> Result<Row> {
+        // What is refused at once is over before the server was asked.
+        wait_for("the old server is asked", Duration::from_secs(10), || {
+            Ok((self.probe.so_far().requests >= 3).then_some(()))
+        })?;
         let (probe, signs) = (self.probe.stop(), self.watch.signs());
-        let verdict = ran.first(&expected.cause[..1]).cloned();
+        // What is applied ends with `warning release 2 failed: CAUSE`.
+        let is_verdict = |line: &&Line| expected.end == End::NotApplied || line.text.contains(" failed: ");
+        let mut named = ran.all(expected.cause[0]);
+        let verdict = named.clone().find(is_verdict).cloned();
         let sign = signs.iter().find(|sign| expected.sign.iter().any(|part| sign.what.contains(part)));
         let mut row = Row {
             exit: ran.code,
-            cause: verdict.as_ref().map(|line| line.text.clone()),
+            cause: verdict.as_ref().map(|line| line.text.trim_start_matches("warning ").to_owned()),
             sign: sign.map(|sign| sign.what.clone()),
             old_server: Some(Answered { requests: probe.requests, failed: probe.failures.len() }),
             kubectl: self.beside.end(verdict.as_ref().map(|line| line.at)),
@@ -93,15 +115,22 @@ impl<'s, 'w> Trial<'s, 'w> {
             let sign = sign.ok_or_else(|| format!("the cluster gave no sign {:?}:\n{}", expected.sign, context()))?;
             let seconds = tenths(verdict.at.since(sign.at));
             row.seconds_after_sign = Some(seconds);
-            ensure!(seconds <= expected.within, "{seconds} s after the first sign:\n{}", context());
+            row.named_after_sign = named.next().map(|line| tenths(line.at.since(sign.at)));
+            let most = match expected.within {
+                Within::NoSign => 0.0,
+                Within::Seconds(seconds) => seconds,
+                // The sign comes after the deadline's beginning.
+                Within::Deadline => self.site.settings.deadline as f64 + 2.0,
+            };
+            ensure!(seconds <= most, "{seconds} s after the first sign instead of {most}:\n{}", context());
         }
         let failures: Vec<String> = probe.failures.iter().map(ToString::to_string).collect();
         ensure!(failures.is_empty(), "the old server failed to answer:\n{}\n{}", failures.join("\n"), context());
-        ensure!(probe.requests > 0, "the old server was not asked");
         let after = State::of(self.site)?;
         row.undone = Some(match expected.end {
             End::NotApplied => after.unchanged_since(&self.before)?,
             End::RolledBack => after.back_to(&self.before)?,
+            End::Kept => "nothing, as was asked for".to_owned(),
         });
         Ok(row)
     }
@@ -126,10 +155,16 @@ pub fn trial_with(
     meanwhile: impl FnOnce(&mut Running) -> Result<()>,
 ) -> Result<Row> {
     let trial = Trial::begin(site, expected.log)?;
-    let mut running = site.start_deploy(args)?;
+    // A rollback would be kubectl's success.
+    let stays = site.world.full && expected.end == End::RolledBack;
+    let args = [args, if stays { &["--no-rollback"] } else { &[] }].concat();
+    let mut running = site.start_deploy(&args)?;
     meanwhile(&mut running)?;
     let ran = site.keep(running.end(LONGEST)?)?;
-    trial.end(&ran, expected)
+    match stays {
+        true => trial.end(&ran, &Expected { exit: 11, end: End::Kept, ..*expected }),
+        false => trial.end(&ran, expected),
+    }
 }
 
 /// The fault is gone: what is there is what was applied last, and nothing says otherwise.
@@ -138,6 +173,10 @@ pub fn trial_with(
 /// When `status` sees it differently.
 pub fn settled(site: &mut Site<'_>) -> Result<()> {
     site.reset()?;
+    if site.world.full {
+        // What was kept is undone by the next deploy.
+        site.deploy(&[])?.expect(0)?;
+    }
     site.xtask(&["status", "--env", ENV, "--exit-code"])?.expect(0).map(drop)
 }
 
