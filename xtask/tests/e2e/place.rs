@@ -103,7 +103,7 @@ pub fn find() -> Result<Found> {
     let ran = testbed_command(&["up"])?.end(UP)?;
     // A program is missing; this machine does not allow it.
     if matches!(ran.code, Some(7 | 8)) {
-        let said: Vec<&str> = ran.lines.iter().map(|line| line.text.as_str()).collect();
+        let said: Vec<&str> = ran.lines.iter().map(|line| line.text.trim_start_matches("error ")).collect();
         return Ok(Found::Lacking(said.join("; ")));
     }
     ran.expect(0)?;

@@ -46,7 +46,7 @@ pub fn exits(world: &World) -> Result<Row> {
         sign: &["exit code 3"],
         log: None,
         // The second restart comes ten seconds after the first.
-        within: Within::Seconds(25.0),
+        within: Within::Seconds(40.0),
         end: End::RolledBack,
     };
     of_image(world, &expected, &image)
@@ -59,7 +59,7 @@ pub fn out_of_memory(world: &World) -> Result<Row> {
         cause: &["it needs more memory than its limit"],
         sign: &["OOMKilled"],
         log: None,
-        within: Within::Seconds(25.0),
+        within: Within::Seconds(40.0),
         end: End::RolledBack,
     };
     of_image(world, &expected, &image)

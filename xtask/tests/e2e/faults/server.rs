@@ -18,7 +18,7 @@ pub fn database_unreachable(world: &World) -> Result<Row> {
         sign: &["log: "],
         log: Some("OperationalError"),
         // A database that restarts is back in 25 s.
-        within: Within::Seconds(35.0),
+        within: Within::Seconds(40.0),
         end: End::RolledBack,
     };
     let row = trial(&site, &expected, &[])?;
@@ -65,7 +65,7 @@ pub fn sidecar(world: &World) -> Result<Row> {
         cause: &["the sidecar exits again and again", "127.0.0.1:1"],
         sign: &["sql Error: exit code"],
         log: None,
-        within: Within::Seconds(25.0),
+        within: Within::Seconds(40.0),
         end: End::RolledBack,
     };
     let row = trial(&site, &expected, &[])?;
