@@ -66,7 +66,7 @@ pub fn api_server_restart(world: &World) -> Result<Row> {
     })
 }
 
-/// The node's agent stops: the new pod is never started, and nobody says so but the node's silence.
+/// The kubelet stops: the new pod is never started, and nobody says so but the node's silence.
 pub fn node_stopped(world: &World) -> Result<Row> {
     let mut site = world.healthy()?;
     site.set(|settings| {
