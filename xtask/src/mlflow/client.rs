@@ -15,6 +15,10 @@ use crate::error::{Context as _, Kind, Result};
 /// How long to wait for the connection alone.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// How long a connection may wait for its next request. uvicorn closes it after 5 s, and a request
+/// that is sent at that moment is lost.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// The largest JSON or text answer that is read, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -55,6 +59,7 @@ impl Client {
             .http1_only()
             .connect_timeout(CONNECT)
             .timeout(timeout)
+            .pool_idle_timeout(IDLE)
             // A redirect is an answer that names a wrong URL or a login page; following it would
             // turn a POST into a GET and hide that.
             .redirect(reqwest::redirect::Policy::none())
