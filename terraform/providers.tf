@@ -1,0 +1,7 @@
+provider "google" {
+  project = var.project
+  region  = var.region
+
+  # What is made here and what gcloud makes carry the same labels.
+  add_terraform_attribution_label = false
+}
