@@ -22,7 +22,7 @@ pub struct Cache {
 impl Cache {
     /// `$XDG_CACHE_HOME/mlflow-on-kubernetes`, else the XDG default below HOME.
     pub fn open() -> Result<Self> {
-        Self::at(strategy()?.cache_dir().join(NAME))
+        Self::at(cache_dir()?)
     }
 
     /// A cache in a folder of the caller's.
@@ -50,6 +50,11 @@ impl Cache {
     }
 }
 
+/// The user's cache folder of this program, whether it is there or not.
+pub fn cache_dir() -> Result<PathBuf> {
+    Ok(strategy()?.cache_dir().join(NAME))
+}
+
 /// The user's data folder of this program: what `down` and upgrades keep.
 pub fn data_dir() -> Result<PathBuf> {
     Ok(strategy()?.data_dir().join(NAME))
@@ -66,12 +71,21 @@ pub fn create_dir(dir: &Path) -> Result<()> {
 
 /// Writes a file whole or not at all.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, bytes, set_default_mode)
+}
+
+/// Writes a file whole or not at all, for nobody's eyes but this user's.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, bytes, |_, _| Ok(()))
+}
+
+fn write_with(path: &Path, bytes: &[u8], set_mode: impl FnOnce(&File, &Path) -> Result<()>) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     create_dir(parent)?;
     let named = || format!("cannot write {}", path.display());
     let mut file = tempfile::Builder::new().prefix(".part-").tempfile_in(parent).on_machine(named)?;
     file.write_all(bytes).on_machine(named)?;
-    set_default_mode(file.as_file(), path)?;
+    set_mode(file.as_file(), path)?;
     file.persist(path).map_err(|error| error.error).on_machine(named)?;
     Ok(())
 }

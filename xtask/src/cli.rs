@@ -33,6 +33,7 @@ pub struct OutputArgs {
 pub enum Command {
     BuildImage(commands::build_image::Args),
     PushLayout(commands::push_layout::Args),
+    Doctor(commands::doctor::Args),
     Deploy(commands::deploy::Args),
     Smoke(commands::smoke::Args),
     Status(commands::status::Args),
@@ -40,6 +41,7 @@ pub enum Command {
     Logs(commands::logs::Args),
     Open(commands::open::Args),
     Down(commands::down::Args),
+    Infra(commands::infra::Args),
     Config(commands::config::Args),
     Render(commands::render::Args),
     Lock(commands::lock::Args),
@@ -48,6 +50,8 @@ pub enum Command {
     Ci(commands::ci::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::Args),
+    #[command(hide = true)]
+    GoogleLogin(commands::google_login::Args),
     #[cfg(target_os = "linux")]
     Testbed(commands::testbed::Args),
     #[cfg(target_os = "linux")]

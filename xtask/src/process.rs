@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use xshell::{Cmd, Shell};
 
@@ -59,6 +59,16 @@ pub async fn first_that_works<T: Copy + std::fmt::Display, W>(
         }
     }
     Err(none(refused.join("; ")))
+}
+
+/// All that a program said.
+pub struct Said {
+    /// How it ended.
+    pub status: std::process::ExitStatus,
+    /// Its answer.
+    pub stdout: Vec<u8>,
+    /// What it wrote for people.
+    pub stderr: Vec<u8>,
 }
 
 /// A program to run to its end, its stderr passed through to the user unless captured.
@@ -175,15 +185,37 @@ impl Program {
     /// Runs it and gives its stdout, for at most `deadline`. What it wrote to stderr is in the error
     /// when it fails.
     pub async fn ask(self, cancel: &CancellationToken, deadline: Duration) -> Result<Vec<u8>> {
-        let (name, mut command) = (self.name(), self.into_async()?);
+        let name = self.name();
+        let said = self.hear(cancel, deadline).await?;
+        if said.status.success() {
+            return Ok(said.stdout);
+        }
+        Err(Error::new(Kind::Tool, format!("{name} failed ({})", said.status)).source(tail(&said.stderr)))
+    }
+
+    /// Runs it to its end, well or badly, for at most `deadline`, and gives all that it said.
+    pub async fn hear(mut self, cancel: &CancellationToken, deadline: Duration) -> Result<Said> {
+        let (name, input) = (self.name(), self.stdin.take());
+        let mut command = self.into_async()?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if input.is_some() {
+            command.stdin(Stdio::piped());
+        }
         let mut child = command.spawn().map_err(|error| spawn_error(&name, error))?;
         let (mut stdout, mut stderr) =
             (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
+        let stdin = child.stdin.take();
         let mut group = Group::new(child);
         let (mut answer, mut complaint) = (Vec::new(), Vec::new());
+        let feed = async {
+            if let Some((mut stdin, input)) = stdin.zip(input) {
+                // A program that ends without reading says itself what is wrong.
+                let _ = stdin.write_all(&input).await;
+            }
+        };
         let work = async {
-            let (out, err) = tokio::join!(stdout.read_to_end(&mut answer), stderr.read_to_end(&mut complaint));
+            let (out, err, ()) =
+                tokio::join!(stdout.read_to_end(&mut answer), stderr.read_to_end(&mut complaint), feed);
             out.and(err).on_machine(|| format!("cannot read what {name} prints"))?;
             group.wait(&name, cancel).await
         };
@@ -195,11 +227,50 @@ impl Program {
             let message = format!("{name} did not answer within {} s", deadline.as_secs());
             return Err(Error::new(Kind::Tool, message).source(tail(&complaint)));
         };
-        let status = status?;
-        if status.success() {
-            return Ok(answer);
+        Ok(Said { status: status?, stdout: answer, stderr: complaint })
+    }
+
+    /// Runs it to its end and gives each line of its stdout as it comes, and at the end what it wrote to
+    /// stderr. When `cancel` says so it is told to stop, and has `patience` to do so in order.
+    pub async fn follow(
+        self,
+        cancel: &CancellationToken,
+        patience: Duration,
+        mut on_line: impl FnMut(&str),
+    ) -> Result<(std::process::ExitStatus, String)> {
+        let (name, mut command) = (self.name(), self.into_async()?);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| spawn_error(&name, error))?;
+        let (stdout, mut stderr) =
+            (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
+        let mut group = Group::new(child);
+        let stop = group.handle();
+        let work = async {
+            let mut complaint = Vec::new();
+            let mut lines = tokio::io::BufReader::new(stdout).split(b'\n');
+            let listen = async {
+                while let Some(line) = lines.next_segment().await? {
+                    on_line(&String::from_utf8_lossy(&line));
+                }
+                Ok(())
+            };
+            let (out, err) = tokio::join!(listen, stderr.read_to_end(&mut complaint));
+            out.and(err.map(drop)).on_machine(|| format!("cannot read what {name} prints"))?;
+            let status = group.child.wait().await.on_machine(|| format!("cannot wait for {name}"))?;
+            group.ended = true;
+            Ok((status, tail(&complaint)))
+        };
+        tokio::pin!(work);
+        tokio::select! {
+            ended = &mut work => ended,
+            () = cancel.cancelled() => {
+                // As the terminal does: what it has started leaves it to it to end in order.
+                stop(Signal::SIGINT);
+                // Killed when it does not end: see Drop.
+                let _ = tokio::time::timeout(patience, work).await;
+                Err(Run::interrupted())
+            }
         }
-        Err(Error::new(Kind::Tool, format!("{name} failed ({status})")).source(tail(&complaint)))
     }
 
     /// In a process group of its own, so that a signal reaches all that it starts, once.
@@ -270,9 +341,16 @@ impl Group {
     }
 
     fn signal(&self, signal: Signal) {
-        let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) else { return };
-        // It may have ended by itself.
-        let _ = nix::sys::signal::killpg(Pid::from_raw(id), signal);
+        self.handle()(signal);
+    }
+
+    /// What sends signals to it; to be used before its end only.
+    fn handle(&self) -> impl Fn(Signal) + use<> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        move |signal| {
+            // It may have ended by itself.
+            let _ = id.map(|id| nix::sys::signal::killpg(Pid::from_raw(id), signal));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::OutputArgs;
-use crate::error::Error;
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::github::Workflow;
 use crate::report::{self, Report};
 
@@ -78,6 +78,25 @@ impl Ui {
             // Failing to draw progress is no reason to stop the work.
             Some(bars) => drop(bars.println(text.trim_end())),
             None => drop(write!(io::stderr(), "{text}")),
+        }
+    }
+
+    /// Asks the user whether to go on; `flag` is what answers yes beforehand.
+    ///
+    /// # Errors
+    /// `Usage` where nobody can answer; `Interrupted` for any other answer than yes.
+    pub fn confirm(&self, question: &str, flag: &str) -> Result<()> {
+        if !io::stdin().is_terminal() {
+            let message = format!("{question} Nobody is here to answer: stdin is no terminal");
+            return Err(Error::new(Kind::Usage, message).hint(format!("add {flag}")));
+        }
+        let asked = write!(io::stderr(), "{question} [y/N] ").and_then(|()| io::stderr().flush());
+        asked.on_machine(|| "cannot write to stderr")?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).on_machine(|| "cannot read from stdin")?;
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(Error::new(Kind::Interrupted, "not agreed to: nothing was done")),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mlflow_image::{Digest, Platform};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use super::{context, import};
 use crate::cache::Cache;
 use crate::commands::Run;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::gcloud;
 use crate::process::{self, Program};
 use crate::registry::{Access, Client, CredentialSource, Reference};
 use crate::report;
@@ -52,18 +54,20 @@ pub struct Job {
 }
 
 impl Job {
-    /// A build whose image becomes `target`. `vars` is the environment.
+    /// A build whose image becomes `target`. It runs in `home`, or else in the project that the target's
+    /// name holds. `vars` is the environment.
     pub fn new(
         recipe: &Recipe,
         platforms: &[Platform],
         target: &Reference,
+        home: Option<&str>,
         vars: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self> {
         if recipe.offline {
             return Err(Error::new(Kind::Usage, "Cloud Build cannot be reached with --offline")
                 .hint("use --builder native, which builds from the caches"));
         }
-        let project = project(target)?;
+        let project = home.map_or_else(|| project(target), |home| Ok(home.to_owned()))?;
         let tag = target.tag().unwrap_or("latest");
         let image =
             |platform: &Platform| Ok((*platform, target.with_tag(&format!("{tag}-{}", platform.architecture()))?));
@@ -112,6 +116,14 @@ impl Job {
         args
     }
 
+    /// The command that lists the builds with a tag.
+    fn list(&self, mark: &str) -> Vec<String> {
+        let mut args =
+            vec!["gcloud".to_owned(), "builds".to_owned(), "list".to_owned(), format!("--filter=tags={mark}")];
+        args.extend(self.common());
+        args
+    }
+
     fn common(&self) -> [String; 3] {
         [format!("--project={}", self.project), "--format=json".to_owned(), "--quiet".to_owned()]
     }
@@ -121,8 +133,10 @@ impl Job {
 fn project(target: &Reference) -> Result<String> {
     let name = format!("{}/{}", target.registry(), target.repository());
     if !target.is_google() {
-        return Err(Error::new(Kind::Usage, format!("Cloud Build cannot push to {name}"))
-            .hint("name a repository of Artifact Registry: REGION-docker.pkg.dev/PROJECT/REPOSITORY/mlflow"));
+        return Err(Error::new(Kind::Usage, format!("Cloud Build cannot push to {name}")).hint(
+            "name a repository of Artifact Registry: REGION-docker.pkg.dev/PROJECT/REPOSITORY/mlflow, or an \
+                 environment with a table infra, whose project builds",
+        ));
     }
     let parts: Vec<&str> = target.repository().split('/').collect();
     let least = if target.registry().ends_with("pkg.dev") { 3 } else { 2 };
@@ -215,12 +229,14 @@ pub async fn build(
     let (archive, config) = (folder.path().join("context.tar.gz"), folder.path().join("cloudbuild.json"));
     let named = || format!("cannot write {}", archive.display());
     context::pack(&job.recipe.context, &entries, File::create(&archive).on_machine(named)?)?;
-    crate::cache::write(&config, job.config().to_string().as_bytes())?;
+    let mark = format!("xtask-{:032x}", rand::random::<u128>());
+    let mut build = job.config();
+    build["tags"] = json!([mark]);
+    crate::cache::write(&config, build.to_string().as_bytes())?;
     let size = archive.metadata().on_machine(named)?.len();
     run.ui.step("Sending", format!("{} entries, {}, to Cloud Build", entries.len(), report::bytes(size)));
 
-    let submit = job.submit(&archive, &config);
-    let started: Build = ask(&submit, &run.cancel, SUBMITTED_WITHIN).await.map_err(|error| explain(error, job))?;
+    let started = submit(run, job, &job.submit(&archive, &config), &mark).await?;
     run.ui.step("Building", format!("{} as build {}: {}", job.target, started.id, started.log_url));
     let done = wait(run, job, started).await?;
     let mut images = Vec::new();
@@ -246,6 +262,49 @@ pub async fn build(
     Ok((built, pushed))
 }
 
+/// Starts the build, once: gcloud asks again where an answer is lost, and may give up although a build
+/// has begun. The tag `mark` tells which builds these are.
+async fn submit(run: &Run, job: &Job, command: &[String], mark: &str) -> Result<Build> {
+    let submitted: Result<Build> =
+        ask(command, &run.cancel, SUBMITTED_WITHIN).await.map_err(|error| explain(error, job));
+    // Any other error is an answer: no build has begun.
+    let is_unsure = |error: &Error| matches!(error.kind(), Kind::Interrupted | Kind::Remote | Kind::Tool);
+    if submitted.as_ref().is_err_and(|error| !is_unsure(error)) {
+        return submitted;
+    }
+    // What was interrupted still has to be found; and where nobody answers, the first error says why.
+    let is_interrupted = submitted.as_ref().is_err_and(|error| error.kind() == Kind::Interrupted);
+    let (patience, cancel) = match is_interrupted {
+        true => (CANCELLED_WITHIN, CancellationToken::new()),
+        false => (ANSWERS_WITHIN, run.cancel.clone()),
+    };
+    let mut begun: Vec<Build> = ask(&job.list(mark), &cancel, patience).await.unwrap_or_default();
+    begun.retain(|build| build.stage() != Stage::Failed);
+    let kept = match submitted {
+        Err(_) if !is_interrupted && !begun.is_empty() => {
+            run.ui.warn("Google's answer was lost, but the build has begun");
+            Ok(begun.remove(0))
+        }
+        submitted => submitted,
+    };
+    let id = kept.as_ref().map_or("", |build| build.id.as_str());
+    for other in begun.iter().filter(|other| other.id != id && other.stage() == Stage::Running) {
+        stop(run, job, other).await;
+    }
+    kept
+}
+
+/// Cancels a build, as far as that is possible.
+async fn stop(run: &Run, job: &Job, build: &Build) {
+    // gcloud cancels several at once, and answers with a list.
+    let cancelled: Result<Vec<Build>> =
+        ask(&job.about("cancel", &build.id), &CancellationToken::new(), CANCELLED_WITHIN).await;
+    match cancelled {
+        Ok(_) => run.ui.step("Cancelled", format!("build {}", build.id)),
+        Err(_) => run.ui.warn(format!("build {} could not be cancelled: {}", build.id, build.log_url)),
+    }
+}
+
 /// Waits for the build's end. Interrupted, it cancels the build, which would push otherwise.
 async fn wait(run: &Run, job: &Job, mut build: Build) -> Result<Build> {
     let describe = job.about("describe", &build.id);
@@ -263,7 +322,7 @@ async fn wait(run: &Run, job: &Job, mut build: Build) -> Result<Build> {
         }
         let question = async {
             tokio::time::sleep(PAUSE).await;
-            ask(&describe, &run.cancel, ANSWERS_WITHIN).await
+            ask::<Build>(&describe, &run.cancel, ANSWERS_WITHIN).await
         };
         let answer = tokio::select! {
             answer = question => answer,
@@ -277,11 +336,7 @@ async fn wait(run: &Run, job: &Job, mut build: Build) -> Result<Build> {
                 (build, failures) = (next, 0);
             }
             Err(error) if error.kind() == Kind::Interrupted => {
-                let cancel = ask(&job.about("cancel", &build.id), &CancellationToken::new(), CANCELLED_WITHIN).await;
-                match cancel {
-                    Ok(_) => run.ui.step("Cancelled", format!("build {}", build.id)),
-                    Err(_) => run.ui.warn(format!("build {} could not be cancelled: {}", build.id, build.log_url)),
-                }
+                stop(run, job, &build).await;
                 return Err(error);
             }
             Err(error) if failures == FAILURES => {
@@ -292,47 +347,18 @@ async fn wait(run: &Run, job: &Job, mut build: Build) -> Result<Build> {
     }
 }
 
-async fn ask(command: &[String], cancel: &CancellationToken, deadline: Duration) -> Result<Build> {
+async fn ask<T: DeserializeOwned>(command: &[String], cancel: &CancellationToken, deadline: Duration) -> Result<T> {
     let answer = Program::new(&command[0]).args(&command[1..]).ask(cancel, deadline).await?;
     serde_json::from_slice(&answer).context(Kind::Tool, || "gcloud answered with something that is no build")
 }
 
-/// What gcloud says most often, each with its fix.
+/// With what gcloud's complaint means.
 fn explain(error: Error, job: &Job) -> Error {
     if error.kind() == Kind::Interrupted {
         return error;
     }
     let said = error.lines().join("\n");
-    let project = &job.project;
-    let known = [
-        ("have an active account selected", Kind::Auth, "run gcloud auth login".to_owned()),
-        ("Reauthentication", Kind::Auth, "run gcloud auth login".to_owned()),
-        (
-            "has not been used in project",
-            Kind::Auth,
-            format!("run gcloud services enable cloudbuild.googleapis.com --project {project}"),
-        ),
-        (
-            "does not have permission",
-            Kind::Auth,
-            format!("your account needs roles/cloudbuild.builds.editor and roles/storage.admin in project {project}"),
-        ),
-        (
-            "PERMISSION_DENIED",
-            Kind::Auth,
-            format!("your account needs roles/cloudbuild.builds.editor in project {project}"),
-        ),
-        ("NOT_FOUND", Kind::Config, format!("is {project} the project's id? It is a part of the repository's name")),
-        ("Unable to find the server", Kind::Remote, "check this machine's network and proxy".to_owned()),
-        ("crashed", Kind::Remote, "check this machine's network and proxy; gcloud says more above".to_owned()),
-    ];
-    let found = known.into_iter().find(|(text, _, _)| said.contains(text));
-    let (kind, hint) = found.map_or((error.kind(), None), |(_, kind, hint)| (kind, Some(hint)));
-    let explained = Error::new(kind, "Cloud Build did not take the build").source(error);
-    match hint {
-        Some(hint) => explained.hint(hint),
-        None => explained,
-    }
+    gcloud::explain("Cloud Build did not take the build", error, &said, &job.project, "builds")
 }
 
 #[cfg(test)]
@@ -350,7 +376,7 @@ mod tests {
         };
         let target = Reference::parse("europe-docker.pkg.dev/p-1/r/mlflow:v1").unwrap();
         let vars = |name: &str| (name == "BASE").then(|| "$HOME/x".to_owned());
-        Job::new(&recipe, platforms, &target, &vars).unwrap()
+        Job::new(&recipe, platforms, &target, None, &vars).unwrap()
     }
 
     #[test]
@@ -364,6 +390,7 @@ mod tests {
             job.about("describe", "7").join(" "),
             "gcloud builds describe 7 --project=p-1 --format=json --quiet"
         );
+        assert_eq!(job.list("m").join(" "), "gcloud builds list --filter=tags=m --project=p-1 --format=json --quiet");
     }
 
     #[test]
@@ -409,6 +436,13 @@ mod tests {
     }
 
     #[test]
+    fn a_project_that_is_known_need_not_be_in_the_repository() {
+        let target = Reference::parse("localhost:5000/p/mlflow").unwrap();
+        let job = Job::new(&Recipe::default(), &[Platform::LinuxAmd64], &target, Some("p-2"), &|_| None).unwrap();
+        assert_eq!(job.project, "p-2");
+    }
+
+    #[test]
     fn a_build_is_running_until_it_says_otherwise() {
         for (status, expected) in [
             ("QUEUED", Stage::Running),
@@ -434,7 +468,7 @@ mod tests {
             ("You do not currently have an active account selected.", Kind::Auth, Some("run gcloud auth login")),
             (
                 "Cloud Build API has not been used in project 7 before or it is disabled.",
-                Kind::Auth,
+                Kind::Refused,
                 Some("run gcloud services enable cloudbuild.googleapis.com --project p-1"),
             ),
             ("something else", Kind::Tool, None),

@@ -1,12 +1,15 @@
 //! A connection to the API server of a named context.
 
+use std::path::Path;
 use std::time::Duration;
 
 use kube::api::{Api, DynamicObject};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{ExecConfig, KubeConfigOptions, Kubeconfig};
 
 use crate::config::cluster::ClusterConfig;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::outputs::GKE_LOGIN;
+use crate::process;
 
 use super::failure;
 use super::object::ObjectKind;
@@ -42,7 +45,8 @@ impl Cluster {
     /// `Config` for a kubeconfig that cannot be read or has no such context; `Tool` and `Auth` for a
     /// plugin that is to log in and is not installed or fails.
     pub async fn connect(config: &ClusterConfig) -> Result<Self> {
-        let kubeconfig = read(config)?;
+        let mut kubeconfig = read(config)?;
+        log_in_ourselves(&mut kubeconfig);
         let names: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
         if !names.contains(&config.context.as_str()) {
             let error = Error::new(Kind::Config, format!("the kubeconfig has no context {:?}", config.context));
@@ -109,4 +113,52 @@ fn read(config: &ClusterConfig) -> Result<Kubeconfig> {
         true => error,
         false => error.hint("the file that kubeconfig in deploy.toml names does not exist"),
     })
+}
+
+/// Lets this program log in to clusters of Google's where Google's plugin is not installed.
+fn log_in_ourselves(kubeconfig: &mut Kubeconfig) {
+    let Ok(own) = std::env::current_exe() else { return };
+    let plugins = kubeconfig.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()?.exec.as_mut());
+    plugins.for_each(|plugin| stand_in(plugin, &|program| is_installed(program), &own));
+}
+
+/// Whether a plugin can be started: by its path, or by its name.
+fn is_installed(program: &str) -> bool {
+    match program.contains('/') {
+        true => Path::new(program).is_file(),
+        false => process::find(&[program]).is_some(),
+    }
+}
+
+/// Puts `own` in the place of Google's plugin, if that is what the context logs in with and it is not
+/// there. A kubeconfig of gcloud's may name it by its path.
+fn stand_in(plugin: &mut ExecConfig, is_there: &dyn Fn(&str) -> bool, own: &Path) {
+    let Some(command) = plugin.command.as_deref() else { return };
+    let is_googles = Path::new(command).file_name().is_some_and(|name| name == GKE_LOGIN);
+    if is_googles && !is_there(command) {
+        plugin.command = Some(own.display().to_string());
+        plugin.args = Some(vec!["google-login".to_owned()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program_stands_in_for_a_plugin_of_googles_that_is_missing() {
+        let check = |command: &str, installed: bool, replaced: bool| {
+            let text = serde_json::json!({ "command": command, "args": ["x"] });
+            let mut plugin: ExecConfig = serde_json::from_value(text).unwrap();
+            stand_in(&mut plugin, &|_| installed, Path::new("/opt/xtask"));
+            let found = (plugin.command.as_deref().unwrap(), plugin.args.unwrap()[0].clone());
+            let expected = if replaced { ("/opt/xtask", "google-login") } else { (command, "x") };
+            assert_eq!(found, (expected.0, expected.1.to_owned()), "{command} {installed}");
+        };
+        check(GKE_LOGIN, false, true);
+        check(GKE_LOGIN, true, false);
+        check("/usr/lib/google-cloud-sdk/bin/gke-gcloud-auth-plugin", false, true);
+        check("kubelogin", false, false);
+        check("gke-gcloud-auth-plugin-of-mine", false, false);
+    }
 }

@@ -4,8 +4,10 @@
 //! `commands::deploy`. Nothing here reads the current context of a kubeconfig.
 
 pub mod apply;
+pub mod budget;
 pub mod call;
 pub mod connect;
+pub mod credentials;
 pub mod deploy;
 pub mod diff;
 pub mod failure;

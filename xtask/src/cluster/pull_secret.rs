@@ -23,13 +23,42 @@ enum Wish {
     Insist,
 }
 
+/// How the nodes are going to pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Without a pull secret, or with one that someone else keeps.
+    Without,
+    /// With a pull secret made of the login.
+    With,
+    /// With one that expires within this time, and what to do about that.
+    Expiring(&'static str, &'static str),
+    /// A pull secret is needed, and can't be made of who this is.
+    Impossible(String),
+}
+
+/// What [`make`] is going to come to. To be asked after the client has spoken to the registry.
+///
+/// # Errors
+/// `Auth` when the login gives nothing any more.
+pub async fn foretell(client: &Client, wanted: &PullSecret, gke: bool) -> Result<Outlook> {
+    let reference = client.reference();
+    if decide(wanted, client.asked_for_login().await, gke, reference.is_google()) == Wish::Leave {
+        return Ok(Outlook::Without);
+    }
+    Ok(match client.login().await? {
+        Passable::Password(..) => Outlook::With,
+        Passable::ShortLived(_, _, lifetime) => Outlook::Expiring(lifetime, lasting(reference)),
+        Passable::Bound(who) | Passable::Nothing(who) => Outlook::Impossible(who),
+    })
+}
+
 /// The content of the pull secret for the client's image, from the login that the client uses; `None`
 /// where none is wanted or none is of use. To be asked after the client has spoken to the registry.
 /// `gke`: the cluster is Google's, whose nodes log in to Google's registries themselves.
 ///
 /// # Errors
 /// `Auth` when one is wanted always and there is no login that could be passed on.
-pub async fn make(run: &Run, client: &Client, wanted: PullSecret, gke: bool) -> Result<Option<Secret>> {
+pub async fn make(run: &Run, client: &Client, wanted: &PullSecret, gke: bool) -> Result<Option<Secret>> {
     let reference = client.reference();
     let wish = decide(wanted, client.asked_for_login().await, gke, reference.is_google());
     if wish == Wish::Leave {
@@ -62,9 +91,9 @@ pub async fn make(run: &Run, client: &Client, wanted: PullSecret, gke: bool) -> 
     }
 }
 
-fn decide(wanted: PullSecret, asked: bool, gke: bool, google: bool) -> Wish {
+fn decide(wanted: &PullSecret, asked: bool, gke: bool, google: bool) -> Wish {
     match wanted {
-        PullSecret::Never => Wish::Leave,
+        PullSecret::Never | PullSecret::Existing(_) => Wish::Leave,
         PullSecret::Always => Wish::Insist,
         PullSecret::Auto if asked && !(gke && google) => Wish::Make,
         PullSecret::Auto => Wish::Leave,
@@ -96,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_pull_secret_is_made_where_the_nodes_need_one() {
-        let check = |wanted, (asked, gke, google), expected| {
-            assert_eq!(decide(wanted, asked, gke, google), expected, "{wanted:?} {asked} {gke} {google}");
+        let check = |wanted: PullSecret, (asked, gke, google), expected| {
+            assert_eq!(decide(&wanted, asked, gke, google), expected, "{wanted:?} {asked} {gke} {google}");
         };
         check(PullSecret::Auto, (true, false, false), Wish::Make);
         check(PullSecret::Auto, (true, false, true), Wish::Make);
@@ -106,6 +135,7 @@ mod tests {
         check(PullSecret::Auto, (false, false, false), Wish::Leave);
         check(PullSecret::Always, (false, true, true), Wish::Insist);
         check(PullSecret::Never, (true, false, false), Wish::Leave);
+        check(PullSecret::Existing("other".to_owned()), (true, false, false), Wish::Leave);
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub async fn publish(
     let client = Client::connect(run, cache, &reference, Access::Pull, CredentialSource::Machine)?;
     let found = image::check(&client, nodes).await?;
     let google = matches!(settings.database, Database::CloudSql(_));
-    let pull = pull_secret::make(run, &client, settings.pull_secret, google).await?;
+    let pull = pull_secret::make(run, &client, &settings.pull_secret, google).await?;
     Ok(Image { reference: found.reference, version: found.version, pushed_bytes, pull })
 }
 

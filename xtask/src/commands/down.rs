@@ -28,7 +28,7 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    let local = match &config.environment {
+    let local = match config.environment()? {
         Environment::Local(local) => local,
         Environment::Cluster(cluster) => return Err(in_cluster(&args.env, cluster)),
     };

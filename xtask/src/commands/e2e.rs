@@ -24,6 +24,9 @@ pub struct Args {
     /// Let `kubectl rollout status`, which runs beside each fault, wait as long as it likes.
     #[arg(long)]
     full: bool,
+    /// Where terraform's google provider comes from: a stand-in that is built here, or terraform's registry.
+    #[arg(long, value_name = "stand-in|registry", value_parser = ["stand-in", "registry"])]
+    provider: Option<String>,
     /// How many scenarios run side by side [default: 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     jobs: Option<u8>,
@@ -49,10 +52,12 @@ pub fn execute(args: &Args) -> Result<test::Outcome> {
 
 fn program(args: &Args) -> Program {
     let flags = [("--list", args.list), ("--keep", args.keep), ("--full", args.full)];
+    let provider = args.provider.as_ref().map(|provider| ["--provider".to_owned(), provider.clone()]);
     let jobs = args.jobs.map(|jobs| ["--jobs".to_owned(), jobs.to_string()]);
     Program::new(test::cargo())
         .args(["test", "--quiet", "--package", "xtask", "--test", "e2e", "--"])
         .args(flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag))
         .args(jobs.into_iter().flatten())
+        .args(provider.into_iter().flatten())
         .args(&args.scenarios)
 }

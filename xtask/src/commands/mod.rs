@@ -6,8 +6,11 @@ pub mod ci;
 pub mod completions;
 pub mod config;
 pub mod deploy;
+pub mod doctor;
 pub mod down;
 pub mod e2e;
+pub mod google_login;
+pub mod infra;
 pub mod lock;
 pub mod logs;
 pub mod open;
@@ -34,6 +37,9 @@ use crate::ui::Ui;
 
 /// How long a command may tidy up after Ctrl-C before it is dropped.
 const TIDY_UP: Duration = Duration::from_secs(20);
+
+/// The same, where something far away is told what happened before this machine may forget it.
+const TIDY_UP_FAR_AWAY: Duration = Duration::from_secs(320);
 
 /// What every command gets.
 #[derive(Clone)]
@@ -70,6 +76,8 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
     let run = Run { ui: ui.clone(), cancel: CancellationToken::new(), offline: cli.offline };
     match cli.command {
         Command::BuildImage(args) => block_on(&run, build_image::run(args, &run)),
+        Command::Doctor(args) => block_on(&run, doctor::run(args, &run)),
+        Command::GoogleLogin(args) => block_on(&run, google_login::run(args)),
         Command::Deploy(args) => block_on(&run, deploy::run(args, &run)),
         Command::Smoke(args) => block_on(&run, smoke::run(args, &run)),
         Command::Status(args) => block_on(&run, status::run(args, &run)),
@@ -81,6 +89,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Lock(args) => block_on(&run, lock::run(args, &run)),
         Command::PushLayout(args) => block_on(&run, push_layout::run(args, &run)),
         Command::Bench(args) => block_on(&run, bench::run(args, &run)),
+        Command::Infra(args) => patiently(&run, infra::run(args, &run)),
         Command::Config(args) => config::run(args, &run),
         Command::Render(args) => block_on(&run, render::run(args, &run)),
         Command::Test(args) => test::run(args, &run),
@@ -98,16 +107,22 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
 }
 
 fn block_on(run: &Run, command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    drive(run, command, |_| Err(Run::interrupted()))
+    drive(run, TIDY_UP, command, |_| Err(Run::interrupted()))
+}
+
+/// For commands that write down far away what they have done, and must come to that after Ctrl-C.
+fn patiently(run: &Run, command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    drive(run, TIDY_UP_FAR_AWAY, command, |_| Err(Run::interrupted()))
 }
 
 /// For commands that go on until they are interrupted, which is no failure of theirs.
 fn until_stopped(run: &Run, command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    drive(run, command, Ok)
+    drive(run, TIDY_UP, command, Ok)
 }
 
 fn drive(
     run: &Run,
+    tidy_up: Duration,
     command: impl Future<Output = Result<ExitCode>>,
     interrupted: fn(ExitCode) -> Result<ExitCode>,
 ) -> Result<ExitCode> {
@@ -126,7 +141,7 @@ fn drive(
         tokio::select! {
             result = &mut command => result.and_then(interrupted),
             () = signal() => Err(Run::interrupted()),
-            () = tokio::time::sleep(TIDY_UP) => Err(Run::interrupted()),
+            () = tokio::time::sleep(tidy_up) => Err(Run::interrupted()),
         }
     });
     // Blocking work (hashing, compressing) is not waited for after an interruption.

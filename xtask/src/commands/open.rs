@@ -38,7 +38,7 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    match &config.environment {
+    match config.environment()? {
         Environment::Local(_) => local(&args, run).await,
         Environment::Cluster(cluster) => in_cluster(&args, run, cluster).await,
     }

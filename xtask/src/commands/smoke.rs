@@ -58,7 +58,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         Some(url) => ask(run, args.target(server_url(url)?, auth, None)).await?,
         None => {
             let config = Config::load(&args.env)?;
-            match &config.environment {
+            match config.environment()? {
                 Environment::Local(_) => {
                     let (url, version) = deployed(&args.env)?;
                     ask(run, args.target(url, auth, version)).await?

@@ -11,7 +11,7 @@ use testbed::cluster::{self, How, Network, Options, Status, Testbed};
 
 use crate::cache::Cache;
 use crate::commands::Run;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::repo;
 use crate::report::{self, Report, bytes};
 use crate::ui::Ui;
@@ -40,6 +40,9 @@ enum Command {
     Stop(StopArgs),
     /// Start a stopped component and wait until it works.
     Start(StartArgs),
+    /// Become the node's fake Google (for internal use)
+    #[command(hide = true)]
+    Google(GoogleArgs),
     /// Become the node's supervisor (for internal use)
     #[command(hide = true)]
     Node(NodeArgs),
@@ -77,6 +80,11 @@ struct StartArgs {
 }
 
 #[derive(clap::Args)]
+struct GoogleArgs {
+    settings: PathBuf,
+}
+
+#[derive(clap::Args)]
 struct NodeArgs {
     root: PathBuf,
     #[arg(long)]
@@ -105,6 +113,8 @@ struct Place {
     registry_port: Option<u16>,
     #[arg(long, global = true, hide = true)]
     login_registry_port: Option<u16>,
+    #[arg(long, global = true, hide = true)]
+    google_port: Option<u16>,
 }
 
 impl Place {
@@ -126,6 +136,7 @@ impl Place {
                 services: self.services.unwrap_or(network.services),
                 registry: self.registry_port.unwrap_or(network.registry),
                 login_registry: self.login_registry_port.unwrap_or(network.login_registry),
+                google: self.google_port.unwrap_or(network.google),
             },
             ..usual
         })
@@ -146,6 +157,9 @@ pub fn node(args: &Args) -> Option<ExitCode> {
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
+    if let Command::Google(google) = &args.command {
+        match cluster::google::serve(&google.settings).await.on_machine(|| "cannot be a fake Google")? {}
+    }
     let options = args.place.options(run)?;
     match args.command {
         Command::Up(UpArgs { with }) => {
@@ -176,7 +190,9 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
             cluster::start(&options, &component, PATIENCE).await.map_err(explain)?;
             run.answer(&Changed { component, runs: true })
         }
-        Command::Node(_) => Err(Error::new(Kind::Internal, "the node's supervisor is started by main")),
+        Command::Google(_) | Command::Node(_) => {
+            Err(Error::new(Kind::Internal, "this is done before options are read"))
+        }
     }
 }
 
@@ -244,6 +260,9 @@ fn addresses(testbed: &Testbed, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "postgresql  {}, URI in {}/{}", testbed.database, testbed.out.display(), cluster::DATABASE_URI)?;
     writeln!(out, "storage     {} with the bucket {}", testbed.gcs, testbed.bucket)?;
+    if let (Some(google), Some(project)) = (&testbed.google, &testbed.project) {
+        writeln!(out, "google      {google}, project {project}")?;
+    }
     writeln!(out, "logs        {}", testbed.logs.display())
 }
 

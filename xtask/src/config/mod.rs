@@ -4,6 +4,7 @@
 //! remembers its origin.
 
 pub mod cluster;
+pub mod infra;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -11,13 +12,13 @@ use std::path::{Path, PathBuf};
 use mlflow_image::Platform;
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::outputs::{self, Outputs};
 use crate::repo;
-use table::Table;
+use table::{Made, Table};
 
-use cluster::ClusterConfig;
-#[cfg(test)]
-use table::Origin;
-pub use table::{Setting, did_you_mean};
+use cluster::{ClusterConfig, ClusterKind};
+use infra::InfraConfig;
+pub use table::{Origin, Setting, did_you_mean};
 
 /// The file at the repository's root.
 const FILE: &str = "deploy.toml";
@@ -37,8 +38,12 @@ pub struct Config {
     pub env: String,
     /// What to build and where to push it.
     pub image: ImageConfig,
-    /// Where the server runs.
-    pub environment: Environment,
+    /// What `infra` makes for it; `None`: nothing.
+    pub infra: Option<InfraConfig>,
+    /// Where the server runs, as far as it is known before `infra` has made what it needs.
+    environment: Environment,
+    /// Whether `infra` has still to make what the environment needs.
+    unmade: bool,
     /// All settings with their origins, in the order they were read.
     pub settings: Vec<Setting>,
 }
@@ -108,17 +113,53 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).context(Kind::Config, || format!("cannot read {}", path.display())),
         };
-        resolve(&root, env, &text, &|name| std::env::var(name).ok())
+        resolve(&root, env, &text, &|name| std::env::var(name).ok(), &|env| outputs::read(&root, env))
     }
 }
 
 impl Config {
+    /// Where the server runs.
+    ///
+    /// # Errors
+    /// `Check` where `infra` has not made what it needs.
+    pub fn environment(&self) -> Result<&Environment> {
+        if !self.unmade {
+            return Ok(&self.environment);
+        }
+        let env = &self.env;
+        Err(Error::new(Kind::Check, format!("the infrastructure of environment {env} is not there yet")).hint(format!(
+            "run `cargo xtask infra apply --env {env}`; or, where it exists, `cargo xtask infra outputs --env {env}`"
+        )))
+    }
+
+    /// What `infra` makes for the environment.
+    ///
+    /// # Errors
+    /// `Config` where `deploy.toml` says nothing about it.
+    pub fn infra(&self) -> Result<&InfraConfig> {
+        self.infra.as_ref().ok_or_else(|| {
+            let message = format!("{FILE} has no table [environment.{}.infra]", self.env);
+            Error::new(Kind::Config, message)
+                .hint("add it, with at least project and region; deploy.toml shows every key")
+        })
+    }
+
+    /// The settings of a server in a cluster as they are expected to become, where `infra` has still to
+    /// make what it needs.
+    pub fn foretold(&self) -> Option<&ClusterConfig> {
+        match &self.environment {
+            Environment::Cluster(cluster) => Some(cluster),
+            Environment::Local(_) => None,
+        }
+    }
+
     /// The settings of a server in a cluster.
     ///
     /// # Errors
-    /// `Usage` where the environment is on this machine.
+    /// `Usage` where the environment is on this machine; `Check` where `infra` has not made what it
+    /// needs.
     pub fn cluster(&self) -> Result<&ClusterConfig> {
-        match &self.environment {
+        match self.environment()? {
             Environment::Cluster(cluster) => Ok(cluster),
             Environment::Local(_) => {
                 let message = format!("environment {} is on this machine, not in a cluster", self.env);
@@ -129,7 +170,16 @@ impl Config {
     }
 }
 
-fn resolve(root: &Path, env: &str, text: &str, vars: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
+/// Where the outputs of an environment's infrastructure are looked up.
+type Noted<'a> = &'a dyn Fn(&str) -> Result<Option<Outputs>>;
+
+fn resolve(
+    root: &Path,
+    env: &str,
+    text: &str,
+    vars: &dyn Fn(&str) -> Option<String>,
+    noted: Noted<'_>,
+) -> Result<Config> {
     let file: toml::Table =
         text.parse().map_err(|error| Error::new(Kind::Config, format!("{FILE} is not valid TOML")).source(error))?;
     let empty = toml::Table::new();
@@ -150,10 +200,10 @@ fn resolve(root: &Path, env: &str, text: &str, vars: &dyn Fn(&str) -> Option<Str
     }
     // A mistake in another environment is a mistake too.
     for name in names.iter().filter(|name| **name != env) {
-        read_environment(root, name, environments, image, &|_| None, &mut Vec::new())?;
+        read_environment(root, name, environments, image, &|_| None, &|_| Ok(None), &mut Vec::new())?;
     }
-    let (image, environment) = read_environment(root, env, environments, image, vars, &mut settings)?;
-    Ok(Config { root: root.to_path_buf(), env: env.to_owned(), image, environment, settings })
+    read_environment(root, env, environments, image, vars, noted, &mut settings)
+        .map(|config| Config { settings, ..config })
 }
 
 fn read_environment(
@@ -162,64 +212,87 @@ fn read_environment(
     environments: &toml::Table,
     image: &toml::Table,
     vars: &dyn Fn(&str) -> Option<String>,
+    noted: Noted<'_>,
     settings: &mut Vec<Setting>,
-) -> Result<(ImageConfig, Environment)> {
+) -> Result<Config> {
     let empty = toml::Table::new();
     let own = Table::new("environment", "", environments, &|_| None, settings).raw(name)?.unwrap_or(&empty);
 
     let mut table = Table::new(&format!("environment.{name}"), "XTASK_", own, vars, settings);
     let own_image = table.raw("image")?.unwrap_or(&empty);
-    let kind = table.string("kind", (name == LOCAL).then(|| LOCAL.to_owned()))?;
-    let environment = match kind.as_deref() {
-        Some("local") => Environment::Local(LocalConfig {
-            port: table.integer("port", None)?,
-            data: table.string("data", None)?.map(|dir| root.join(dir)),
-            workers: table.integer("workers", Some(1))?.unwrap_or(1),
-            sandbox: sandbox(name, table.string("sandbox", Some("auto".to_owned()))?.as_deref())?,
-        }),
-        Some("kubernetes") => {
-            Environment::Cluster(Box::new(cluster::read(root, cluster::ClusterKind::Kubernetes, &mut table)?))
+    let default = (name == LOCAL).then(|| LOCAL.to_owned());
+    let kind = table.string("kind", default)?.ok_or_else(|| {
+        Error::new(Kind::Config, format!("{FILE}: environment.{name} has no kind"))
+            .hint(format!("add kind = \"...\": {}", KINDS.join(", ")))
+    })?;
+    let mut made = Made::new();
+    let (mut infra, mut unmade) = (None, false);
+    let environment = match kind.as_str() {
+        "local" => {
+            let local = local(root, &mut table)?;
+            table.finish()?;
+            Environment::Local(local)
         }
-        Some("gke") => Environment::Cluster(Box::new(cluster::read(root, cluster::ClusterKind::Gke, &mut table)?)),
-        Some(other) => {
+        "kubernetes" | "gke" => {
+            let kind = if kind == "gke" { ClusterKind::Gke } else { ClusterKind::Kubernetes };
+            let namespace = cluster::namespace(&mut table)?;
+            infra = infra::read(name, kind, &namespace, &mut table)?;
+            if let Some(infra) = &infra {
+                let noted = noted(name)?;
+                unmade = noted.is_none();
+                made = noted.unwrap_or_else(|| Outputs::foretold(infra)).settings(name, infra);
+            }
+            let mut table = table.with_made(infra.is_some().then_some(&made), "");
+            let cluster = cluster::read(root, kind, namespace, &mut table)?;
+            table.finish()?;
+            Environment::Cluster(Box::new(cluster))
+        }
+        other => {
             return Err(Error::new(Kind::Config, format!("{FILE}: environment.{name}.kind {other:?} is unknown"))
                 .hint(did_you_mean(other, &KINDS)));
         }
-        None => {
-            return Err(Error::new(Kind::Config, format!("{FILE}: environment.{name} has no kind"))
-                .hint(format!("add kind = \"...\": {}", KINDS.join(", "))));
-        }
     };
-    table.finish()?;
 
     let mut merged = image.clone();
     merged.extend(own_image.clone());
-    let mut table = Table::new("image", "XTASK_IMAGE_", &merged, vars, settings);
+    let table = Table::new("image", "XTASK_IMAGE_", &merged, vars, settings);
+    let image = read_image(table.with_made(Some(&made), "image."))?;
+    Ok(Config {
+        root: root.to_path_buf(),
+        env: name.to_owned(),
+        image,
+        infra,
+        environment,
+        unmade,
+        settings: Vec::new(),
+    })
+}
+
+fn local(root: &Path, table: &mut Table<'_, '_>) -> Result<LocalConfig> {
+    Ok(LocalConfig {
+        port: table.integer("port", None)?,
+        data: table.string("data", None)?.map(|dir| root.join(dir)),
+        workers: table.integer("workers", Some(1))?.unwrap_or(1),
+        sandbox: table.choice("sandbox", &Sandbox::NAMES, "auto")?,
+    })
+}
+
+fn read_image(mut table: Table<'_, '_>) -> Result<ImageConfig> {
+    let platform = |text: &String| {
+        text.parse::<Platform>().map_err(|error| Error::new(Kind::Config, format!("{FILE}: image.platforms: {error}")))
+    };
     let image = ImageConfig {
         repository: table.string("repository", None)?,
         tag: table.string("tag", Some("latest".to_owned()))?.unwrap_or_default(),
         platforms: table
             .strings("platforms", &["linux/amd64", "linux/arm64"])?
             .iter()
-            .map(|text| {
-                text.parse::<Platform>()
-                    .map_err(|error| Error::new(Kind::Config, format!("{FILE}: image.platforms: {error}")))
-            })
+            .map(platform)
             .collect::<Result<_>>()?,
         debian_mirror: table.string("debian-mirror", None)?,
     };
     table.finish()?;
-    Ok((image, environment))
-}
-
-fn sandbox(env: &str, text: Option<&str>) -> Result<Sandbox> {
-    let text = text.unwrap_or("auto");
-    let found = Sandbox::NAMES.iter().find(|(name, _)| *name == text);
-    found.map(|(_, sandbox)| *sandbox).ok_or_else(|| {
-        let names = Sandbox::NAMES.map(|(name, _)| name);
-        Error::new(Kind::Config, format!("environment.{env}.sandbox {text:?} is unknown"))
-            .hint(table::did_you_mean(text, &names))
-    })
+    Ok(image)
 }
 
 #[cfg(test)]

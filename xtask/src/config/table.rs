@@ -30,6 +30,8 @@ pub enum Origin {
     File,
     /// An environment variable.
     Variable(String),
+    /// What `infra` has made and noted.
+    Infra,
 }
 
 impl fmt::Display for Origin {
@@ -38,12 +40,16 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File => f.write_str(FILE),
             Self::Variable(name) => f.write_str(name),
+            Self::Infra => f.write_str("infra's outputs"),
         }
     }
 }
 
 /// Where environment variables are looked up.
 pub type Vars<'s> = &'s dyn Fn(&str) -> Option<String>;
+
+/// Looks at a text and answers with what is wrong with it.
+pub type Check = fn(&str) -> Result<(), String>;
 
 /// A table that is being read.
 pub struct Table<'v, 's> {
@@ -53,9 +59,16 @@ pub struct Table<'v, 's> {
     /// `None`: the file does not have it.
     values: Option<&'v toml::Table>,
     vars: Vars<'s>,
+    /// What `infra` has noted, by the key below the environment; stands where nobody says otherwise.
+    made: Option<&'s Made>,
+    /// The keys of the tables around this one, as [`Made`] has them.
+    below: String,
     known: Vec<String>,
     settings: &'s mut Vec<Setting>,
 }
+
+/// Settings that follow from what `infra` has made: `artifacts.uri` and its value.
+pub type Made = BTreeMap<&'static str, String>;
 
 impl<'v, 's> Table<'v, 's> {
     /// `path` is the dotted key of the table, empty for the file itself; `prefix` is what the
@@ -68,7 +81,31 @@ impl<'v, 's> Table<'v, 's> {
         settings: &'s mut Vec<Setting>,
     ) -> Self {
         let (path, prefix) = (path.to_owned(), prefix.to_owned());
-        Self { path, prefix, values: Some(values), vars, known: Vec::new(), settings }
+        let (made, below) = (None, String::new());
+        Self { path, prefix, values: Some(values), vars, made, below, known: Vec::new(), settings }
+    }
+
+    /// Lets what `infra` has made stand where nobody says otherwise. `below` is what the names of this
+    /// table's keys begin with there.
+    pub fn with_made(mut self, made: Option<&'s Made>, below: &str) -> Self {
+        (self.made, self.below) = (made, below.to_owned());
+        self
+    }
+
+    /// Whether the file or a variable says something about one of `keys`.
+    pub fn says(&self, keys: &[&str]) -> bool {
+        let variable = |key: &&str| (self.vars)(&format!("{}{}", self.prefix, upper(key)));
+        keys.iter().any(|key| self.get(key).is_some() || variable(key).is_some_and(|value| !value.is_empty()))
+    }
+
+    /// Whether `infra` has made what `key` names.
+    pub fn has_made(&self, key: &str) -> bool {
+        self.made(key).is_some()
+    }
+
+    /// Reads on without what `infra` has made.
+    pub fn forget_made(&mut self) {
+        self.made = None;
     }
 
     /// A table inside this one as it is, without reading it.
@@ -90,6 +127,8 @@ impl<'v, 's> Table<'v, 's> {
             prefix,
             values,
             vars: self.vars,
+            made: self.made,
+            below: format!("{}{key}.", self.below),
             known: Vec::new(),
             settings: self.settings,
         })
@@ -103,8 +142,11 @@ impl<'v, 's> Table<'v, 's> {
         }
         match self.get(key) {
             None => {
-                self.note(key, default.clone(), Origin::Default);
-                Ok(default)
+                let made = self.made(key);
+                let origin = if made.is_some() { Origin::Infra } else { Origin::Default };
+                let value = made.or(default);
+                self.note(key, value.clone(), origin);
+                Ok(value)
             }
             Some(toml::Value::String(text)) => {
                 self.note(key, Some(text.clone()), Origin::File);
@@ -165,10 +207,44 @@ impl<'v, 's> Table<'v, 's> {
             },
             (None, Some(toml::Value::Boolean(value))) => (*value, Origin::File),
             (None, Some(other)) => return Err(self.wrong(key, "true or false", other)),
-            (None, None) => (default, Origin::Default),
+            (None, None) => match self.made(key) {
+                Some(made) => (made == "true", Origin::Infra),
+                None => (default, Origin::Default),
+            },
         };
         self.note(key, Some(value.to_string()), origin);
         Ok(value)
+    }
+
+    /// A text that must be there; `what` says what it is.
+    pub fn required(&mut self, key: &str, what: &str) -> Result<String> {
+        let value = self.string(key, None)?.filter(|value| !value.is_empty());
+        value.ok_or_else(|| self.refuse(key, "it is missing").hint(format!("set it: {what}")))
+    }
+
+    /// A text that may be there, and must look right then.
+    pub fn optional(&mut self, key: &str, check: Check) -> Result<Option<String>> {
+        let value = self.string(key, None)?;
+        match value.as_deref().map(check) {
+            Some(Err(why)) => Err(self.refuse(key, why)),
+            _ => Ok(value),
+        }
+    }
+
+    /// A text that must look right.
+    pub fn checked(&mut self, key: &str, default: &str, check: Check) -> Result<String> {
+        let value = self.string(key, Some(default.to_owned()))?.unwrap_or_default();
+        check(&value).map(|()| value).map_err(|why| self.refuse(key, why))
+    }
+
+    /// One of several words.
+    pub fn choice<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: &str) -> Result<T> {
+        let text = self.string(key, Some(default.to_owned()))?.unwrap_or_default();
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        found.ok_or_else(|| {
+            let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.refuse(key, format!("{text:?} is unknown")).hint(did_you_mean(&text, &words))
+        })
     }
 
     /// A time in whole seconds, within `range`.
@@ -224,6 +300,10 @@ impl<'v, 's> Table<'v, 's> {
 
     fn get(&self, key: &str) -> Option<&'v toml::Value> {
         self.values.and_then(|values| values.get(key))
+    }
+
+    fn made(&self, key: &str) -> Option<String> {
+        self.made?.get(format!("{}{key}", self.below).as_str()).cloned()
     }
 
     fn variable(&mut self, key: &str) -> Option<(String, String)> {

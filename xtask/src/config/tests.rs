@@ -4,7 +4,7 @@ use super::*;
 
 fn check(env: &str, text: &str, vars: &[(&str, &str)], expected: std::result::Result<&str, &str>) {
     let vars = |name: &str| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    let found = resolve(Path::new("/repo"), env, text, &vars);
+    let found = resolve(Path::new("/repo"), env, text, &vars, &|_| Ok(None));
     match (found, expected) {
         (Ok(config), Ok(expected)) => {
             let shown = config
@@ -66,9 +66,9 @@ fn mistakes_name_the_key_and_the_nearest() {
         "local",
         "[environment.local]\nsandbox = \"podmam\"",
         &[],
-        Err("environment.local.sandbox \"podmam\" is unknown | did you mean \"podman\"?"),
+        Err("environment.local.sandbox: \"podmam\" is unknown | did you mean \"podman\"?"),
     );
-    check("local", "", &[("XTASK_SANDBOX", "vm")], Err("environment.local.sandbox \"vm\" is unknown"));
+    check("local", "", &[("XTASK_SANDBOX", "vm")], Err("environment.local.sandbox: \"vm\" is unknown"));
     check("local", "not toml", &[], Err("not valid TOML"));
     check("local", "environment = 3", &[], Err("environment"));
     check("local", "[image]\nplatforms = [\"linux/s390x\"]", &[], Err("linux/s390x"));
@@ -100,7 +100,7 @@ fn environment(kind: &str, table: &str, line: &str) -> String {
 }
 
 fn cluster(kind: &str, table: &str, line: &str) -> Result<ClusterConfig> {
-    let config = resolve(Path::new("/repo"), "e", &environment(kind, table, line), &|_| None)?;
+    let config = resolve(Path::new("/repo"), "e", &environment(kind, table, line), &|_| None, &|_| Ok(None))?;
     config.cluster().cloned()
 }
 
@@ -163,7 +163,7 @@ fn a_mistake_about_a_cluster_is_named() {
         ("kubernetes", "", "deadline = 1", "environment.e.deadline: 1 seconds are out of range | use 10 to 86400"),
         ("kubernetes", "", "keep-releases = 0", "environment.e.keep-releases"),
         ("kubernetes", "", "pull-secret = \"allways\"", "did you mean \"always\"?"),
-        ("kubernetes", "database", "instance = \"p:r:i\"", "unknown key environment.e.database.instance"),
+        ("kubernetes", "database", "instance = \"p:r:i\"", "secret is set too"),
         ("kubernetes", "database", "uri-file = \"a\"", "secret is set too"),
         ("kubernetes", "database", "uri = \"a\"", "unknown key environment.e.database.uri"),
         ("kubernetes", "database", "secret = \"a b\"", "environment.e.database.secret"),
@@ -213,8 +213,8 @@ fn a_variable_overrides_a_table_inside() {
         "e",
         &text,
         &[("XTASK_NAMESPACE", "lab"), ("XTASK_DATABASE_SECRET", "other"), ("XTASK_REPLICAS", "3")],
-        Ok("environment.e.kind=kubernetes (deploy.toml), environment.e.context=c (deploy.toml), \
-            environment.e.namespace=lab (XTASK_NAMESPACE), environment.e.replicas=3 (XTASK_REPLICAS), \
+        Ok("environment.e.kind=kubernetes (deploy.toml), environment.e.namespace=lab (XTASK_NAMESPACE), \
+            environment.e.context=c (deploy.toml), environment.e.replicas=3 (XTASK_REPLICAS), \
             environment.e.artifacts.uri=gs://b (deploy.toml), environment.e.database.secret=other (XTASK_DATABASE_SECRET)"),
     );
     check("e", &text, &[("XTASK_LOAD_BALANCER", "maybe")], Err("XTASK_LOAD_BALANCER=maybe is neither true nor false"));
@@ -224,15 +224,17 @@ fn a_variable_overrides_a_table_inside() {
 fn the_committed_file_is_right() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
     let text = std::fs::read_to_string(root.join(FILE)).unwrap();
-    let config = resolve(root, "testbed", &text, &|_| None).unwrap();
+    let config = resolve(root, "testbed", &text, &|_| None, &|_| Ok(None)).unwrap();
     assert_eq!(config.cluster().unwrap().context, "testbed");
-    assert!(resolve(root, LOCAL, &text, &|_| None).unwrap().cluster().is_err());
+    assert!(resolve(root, LOCAL, &text, &|_| None, &|_| Ok(None)).unwrap().cluster().is_err());
     // The examples too.
     let uncommented: String = text
         .lines()
         .skip_while(|line| !line.starts_with("# [environment.staging]"))
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
+        // Only a cluster of nodes has them.
+        .filter(|line| !["node-type", "node-count", "spot"].iter().any(|key| line.starts_with(key)))
         // One of several.
         .filter(|line| {
             !["uri-file", "uri-variable", "key-file", "password-variable"].iter().any(|key| line.starts_with(key))
@@ -240,7 +242,111 @@ fn the_committed_file_is_right() {
         .map(|line| format!("{line}\n"))
         .collect();
     for env in ["staging", "production"] {
-        let config = resolve(root, env, &uncommented, &|_| None);
+        let config = resolve(root, env, &uncommented, &|_| None, &|_| Ok(None));
         assert!(config.as_ref().is_ok_and(|config| config.cluster().is_ok()), "{env}: {config:?}\n{uncommented}");
     }
+    let cloud = resolve(root, "cloud", &uncommented, &|_| None, &|_| Ok(None));
+    assert!(cloud.as_ref().is_ok_and(|config| config.infra().is_ok()), "{cloud:?}\n{uncommented}");
+}
+
+/// An environment `e` with an infrastructure, and lines more in that table.
+fn with_infra(kind: &str, lines: &str) -> String {
+    let context = if kind == "gke" { "" } else { "context = \"desktop\"" };
+    let infra = "project = \"my-project\"\nregion = \"europe-west1\"";
+    // A line that sets a key again takes its place.
+    let key = lines.split(" = ").next().unwrap_or_default();
+    let kept = infra.lines().filter(|line| key.is_empty() || !line.starts_with(key)).collect::<Vec<_>>().join("\n");
+    format!("[environment.e]\nkind = \"{kind}\"\n{context}\n[environment.e.infra]\n{kept}\n{lines}\n")
+}
+
+fn load(text: &str, is_made: bool) -> Result<Config> {
+    let planned = resolve(Path::new("/repo"), "e", text, &|_| None, &|_| Ok(None))?;
+    let outputs = Outputs::foretold(planned.infra()?);
+    resolve(Path::new("/repo"), "e", text, &|_| None, &|_| Ok(is_made.then(|| outputs.clone())))
+}
+
+#[test]
+fn what_infra_has_made_needs_no_second_mention() {
+    use cluster::{Identity, PullSecret, Secret};
+    let config = load(&with_infra("gke", ""), true).unwrap();
+    let server = config.cluster().unwrap();
+    assert_eq!(server.context, "gke_my-project_europe-west1_mlflow");
+    assert_eq!(server.kubeconfig.as_deref(), Some(Path::new("/repo/.infra/e/kubeconfig")));
+    let database = server.database.cloud_sql().unwrap();
+    assert_eq!(
+        (database.instance.as_str(), database.user.as_str(), database.private_ip),
+        ("my-project:europe-west1:mlflow", "mlflow@my-project.iam", true)
+    );
+    assert_eq!((&database.password, server.artifacts.uri.as_str()), (&None, "gs://my-project-mlflow"));
+    let account = "mlflow@my-project.iam.gserviceaccount.com";
+    assert_eq!(server.artifacts.identity, Identity::Workload(account.to_owned()));
+    assert_eq!(config.image.repository.as_deref(), Some("europe-west1-docker.pkg.dev/my-project/mlflow/server"));
+    let origin = config.settings.iter().find(|setting| setting.key == "image.repository").map(|found| &found.origin);
+    assert_eq!(origin, Some(&Origin::Infra));
+
+    // Any cluster, with keys.
+    let keys = "server-key = true\npull-key = true\nlogin = \"password\"\nregistry = \"gcr.io\"";
+    let config = load(&with_infra("kubernetes", keys), true).unwrap();
+    let server = config.cluster().unwrap();
+    let secret = |key: &str| Secret::Existing { name: outputs::SECRET.to_owned(), key: key.to_owned() };
+    assert_eq!((server.context.as_str(), &server.kubeconfig), ("desktop", &None));
+    assert_eq!(server.artifacts.identity, Identity::Key(secret("key.json")));
+    let database = server.database.cloud_sql().unwrap();
+    assert_eq!((&database.password, database.private_ip), (&Some(secret("password")), false));
+    assert_eq!(server.pull_secret, PullSecret::Existing(outputs::PULL_SECRET.to_owned()));
+    assert_eq!(config.image.repository.as_deref(), Some("gcr.io/my-project/server"));
+}
+
+#[test]
+fn the_file_beats_what_infra_has_made() {
+    let text = with_infra("gke", "") + "[environment.e.artifacts]\nuri = \"gs://other\"\nkey-file = \"key\"\n";
+    let config = load(&text, true).unwrap();
+    let artifacts = &config.cluster().unwrap().artifacts;
+    assert_eq!(artifacts.uri, "gs://other");
+    assert_eq!(artifacts.identity, cluster::Identity::Key(cluster::Secret::File("/repo/key".into())));
+    let text = with_infra("kubernetes", "") + "[environment.e.database]\nuri-variable = \"URI\"\n";
+    let config = load(&text, true).unwrap();
+    let database = &config.cluster().unwrap().database;
+    assert_eq!(*database, cluster::Database::Uri(cluster::Secret::Variable("URI".to_owned())));
+}
+
+#[test]
+fn nothing_is_deployed_to_what_is_not_there() {
+    let config = load(&with_infra("gke", ""), false).unwrap();
+    let error = config.cluster().map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Check);
+    assert!(error.hint_text().unwrap().contains("infra apply --env e"), "{error:?}");
+    assert_eq!(config.foretold().unwrap().artifacts.uri, "gs://my-project-mlflow");
+}
+
+#[test]
+fn a_mistake_about_an_infrastructure_is_named() {
+    for (line, expected) in [
+        ("project = \"\"", "environment.e.infra.project: it is missing"),
+        ("project = \"P\"", "not a project's id"),
+        ("region = \"europe\"", "environment.e.infra.region: \"europe\" is not a region"),
+        ("regoin = \"europe\"", "did you mean \"region\"?"),
+        ("via = \"pulumi\"", "environment.e.infra.via: \"pulumi\" is unknown | known: terraform, gcloud"),
+        ("name = \"ml\"", "environment.e.infra.name"),
+        ("tier = \"db-perf-optimized-N-2\"", "does not exist in edition ENTERPRISE"),
+        ("tier = \"db-f1-micro\"\navailability = \"REGIONAL\"", "cannot be in two zones"),
+        ("disk-gb = 5", "smallest disk"),
+        ("spot = true", "environment.e.infra.spot: nodes are chosen with cluster = \"standard\" only"),
+        ("cluster = \"standard\"\nnode-count = 0", "environment.e.infra.node-count"),
+        ("github = \"me/mlflow\"", "belong together"),
+        ("via = \"gcloud\"\nstate-bucket = \"state\"", "only terraform keeps a state"),
+        ("[environment.e.infra.labels]\nteam = \"A B\"", "environment.e.infra.labels.team"),
+    ] {
+        let error = load(&with_infra("gke", line), true).map(|_| ()).expect_err(line);
+        let text = format!("{} | {}", error.lines().join(" | "), error.hint_text().unwrap_or(""));
+        assert!(
+            error.kind() == Kind::Config && text.contains(expected),
+            "{line}: {text:?} should contain {expected:?}"
+        );
+    }
+    let error = load(
+        "[environment.e]\nkind = \"kubernetes\"\ncontext = \"c\"\n[environment.e.artifacts]\nuri = \"gs://b\"\n[environment.e.database]\nsecret = \"s\"",
+        true,
+    );
+    assert!(error.unwrap_err().to_string().contains("no table [environment.e.infra]"));
 }

@@ -28,23 +28,33 @@ pub enum Backend {
 impl Backend {
     /// What works here, of what was asked for. `running` is what runs now: it evidently works.
     pub async fn choose(run: &Run, cache: &Cache, choice: Sandbox, running: Option<&Running>) -> Result<Self> {
+        let (backend, instead) = Self::pick(cache, choice, running, &run.cancel).await?;
+        if let (Some(tool), Some(why)) = (backend.tool(), instead) {
+            run.ui.warn(format!("the server runs in {tool}, not in a sandbox of its own: {why}"));
+        }
+        Ok(backend)
+    }
+
+    /// The same, and why it is not what is tried first.
+    pub async fn pick(
+        cache: &Cache,
+        choice: Sandbox,
+        running: Option<&Running>,
+        cancel: &CancellationToken,
+    ) -> Result<(Self, Option<String>)> {
+        let engine = async |tools: &[Tool]| Engine::choose(tools, cancel).await.map(Self::Engine);
         match (choice, running.map(|running| &running.process)) {
-            (Sandbox::Namespaces, _) | (Sandbox::Auto, Some(Process::Sandbox(_))) => Ok(Self::Namespaces),
-            (Sandbox::Docker, _) => Engine::choose(&[Tool::Docker], &run.cancel).await.map(Self::Engine),
-            (Sandbox::Podman, _) => Engine::choose(&[Tool::Podman], &run.cancel).await.map(Self::Engine),
-            (Sandbox::Auto, Some(Process::Container(container))) => {
-                Engine::choose(&[container.engine], &run.cancel).await.map(Self::Engine)
-            }
+            (Sandbox::Namespaces, _) | (Sandbox::Auto, Some(Process::Sandbox(_))) => Ok((Self::Namespaces, None)),
+            (Sandbox::Docker, _) => Ok((engine(&[Tool::Docker]).await?, None)),
+            (Sandbox::Podman, _) => Ok((engine(&[Tool::Podman]).await?, None)),
+            (Sandbox::Auto, Some(Process::Container(container))) => Ok((engine(&[container.engine]).await?, None)),
             (Sandbox::Auto, None) => {
                 let Err(forbidden) = tokio::task::block_in_place(|| sandbox::probe(cache)) else {
-                    return Ok(Self::Namespaces);
+                    return Ok((Self::Namespaces, None));
                 };
                 let why = forbidden.lines().join(": ");
-                match Engine::choose(&Tool::ALL, &run.cancel).await {
-                    Ok(engine) => {
-                        run.ui.warn(format!("the server runs in {}, not in a sandbox of its own: {why}", engine.tool));
-                        Ok(Self::Engine(engine))
-                    }
+                match engine(&Tool::ALL).await {
+                    Ok(engine) => Ok((engine, Some(why))),
                     Err(error) if error.kind() == Kind::Interrupted => Err(error),
                     Err(error) => {
                         let engines = error.lines().join(": ");

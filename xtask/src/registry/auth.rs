@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use crate::error::{Error, Kind};
+use crate::secret::Secret;
 
 use super::challenge::Challenge;
 use super::credentials::{self, CredentialSource, Login, Proof};
@@ -26,7 +27,6 @@ use super::failure::{self, Answer, Scene};
 use super::http_client;
 use super::reference::{Reference, is_loopback};
 use super::retry::Fault;
-use super::secret::Secret;
 
 /// The lifetime of a token that does not state one (distribution, token specification).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);

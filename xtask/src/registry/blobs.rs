@@ -33,6 +33,8 @@ const PARALLEL_HEADS: usize = 8;
 const CHUNK: usize = 256 << 10;
 /// How often a running upload is looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How long a registry may take to cancel an upload.
+const CANCEL: Duration = Duration::from_secs(5);
 /// A registry may take this many stall times to check and store a blob that it has received.
 const COMMIT: u32 = 4;
 
@@ -110,6 +112,26 @@ impl Client {
                 Ok(false)
             }
         }
+    }
+
+    /// Asks whether the login may push, as a push asks: an upload is opened, and canceled at once
+    /// (distribution-spec, "Pushing blobs"). Nothing is stored; a registry that cannot cancel lets the
+    /// empty upload expire. A token alone does not tell: services grant less than is asked for.
+    ///
+    /// # Errors
+    /// What a push would end in.
+    pub async fn may_push(&self) -> Result<()> {
+        let doing = "push";
+        let (scopes, start) = (self.transport.scopes(), self.transport.url("blobs/uploads/")?);
+        let opened = self.transport.retry(doing, &scopes, |granted| self.post(doing, &start, granted)).await?;
+        let Some(location) = opened.header(LOCATION.as_str()) else { return Ok(()) };
+        let Ok(url) = self.transport.location(doing, location) else { return Ok(()) };
+        if let Ok(granted) = self.transport.auth().current(&scopes).await {
+            let request = self.transport.request(Method::DELETE, url.clone()).timeout(CANCEL);
+            // Whether it was canceled changes nothing for anyone.
+            let _ = self.transport.send(doing, self.transport.authorize(request, &url, granted.as_ref())).await;
+        }
+        Ok(())
     }
 
     /// Uploads a file as the blob, whole, with retries. An attempt that failed is taken back from

@@ -1,21 +1,20 @@
 //! Where the login for a registry comes from: the command line, docker's or podman's configuration
-//! and its helper programs, Google's application-default credentials, or nowhere.
+//! and its helper programs, the login at Google, or nowhere.
 
 use std::io::Read as _;
 use std::time::Duration;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
-use google_cloud_auth::credentials::{AccessTokenCredentials, Builder};
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::google;
+use crate::secret::Secret;
 
 use super::Reference;
-use super::secret::Secret;
 
 /// The user name that Artifact Registry expects beside an OAuth access token.
 const GOOGLE_USER: &str = "oauth2accesstoken";
-const GOOGLE_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
-/// How long a helper program or Google's token service may take.
+/// How long a helper program may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The flags of every command that talks to a registry.
@@ -74,7 +73,7 @@ enum LoginSecret {
     None,
     Password(String, Secret),
     IdentityToken(Secret),
-    Google(AccessTokenCredentials),
+    Google(google::Login),
 }
 
 /// A login that others can use: what a pull secret of a cluster holds.
@@ -112,14 +111,7 @@ impl Login {
             LoginSecret::None => Ok(Proof::None),
             LoginSecret::Password(user, password) => Ok(Proof::Basic(user.clone(), password.clone())),
             LoginSecret::IdentityToken(token) => Ok(Proof::Refresh(token.clone())),
-            LoginSecret::Google(credentials) => {
-                let token = google_token(credentials).await.map_err(|why| {
-                    Error::new(Kind::Auth, "Google's application-default credentials give no access token")
-                        .hint("run `gcloud auth application-default login`")
-                        .source(why)
-                })?;
-                Ok(Proof::Basic(GOOGLE_USER.to_owned(), token))
-            }
+            LoginSecret::Google(login) => Ok(Proof::Basic(GOOGLE_USER.to_owned(), login.token().await?)),
         }
     }
 
@@ -175,7 +167,7 @@ pub async fn find(source: &CredentialSource, reference: &Reference) -> Result<Lo
             };
             match found {
                 Found::Login(login) => Ok(login),
-                _ if reference.is_google() => google(found).await,
+                _ if reference.is_google() => Ok(at_google(found).await),
                 Found::Nothing => Ok(Login::anonymous("no docker login found")),
                 Found::Trouble(why) => Ok(Login::anonymous(&why)),
             }
@@ -245,41 +237,19 @@ fn complaint(store: &str, error: &CredentialRetrievalError) -> Option<String> {
     }
 }
 
-/// Application-default credentials: user, service account key, workload federation or metadata.
-async fn google(found: Found) -> Result<Login> {
+/// The login at Google.
+async fn at_google(found: Found) -> Login {
     let also = match found {
         Found::Trouble(why) => format!("; {why}"),
         _ => String::new(),
     };
-    let nobody = |why: String| Login::anonymous(&format!("no Google credentials found: {why}{also}"));
-    let credentials = match Builder::default().with_scopes([GOOGLE_SCOPE]).build_access_token_credentials() {
-        Ok(credentials) => credentials,
-        Err(error) => return Ok(nobody(last_cause(&error))),
-    };
-    match google_token(&credentials).await {
-        Ok(_) => Ok(Login {
-            secret: LoginSecret::Google(credentials),
-            identity: "Google's application-default credentials".to_owned(),
-        }),
-        Err(why) => Ok(nobody(why)),
+    match google::Login::find().await {
+        Ok(login) => Login { identity: login.whose().to_owned(), secret: LoginSecret::Google(login) },
+        Err(error) => {
+            let why = error.lines().pop().unwrap_or_default();
+            Login::anonymous(&format!("no login at Google: {why}{also}"))
+        }
     }
-}
-
-async fn google_token(credentials: &AccessTokenCredentials) -> std::result::Result<Secret, String> {
-    match tokio::time::timeout(PATIENCE, credentials.access_token()).await {
-        Ok(Ok(token)) => Ok(Secret::new(token.token)),
-        Ok(Err(error)) => Err(last_cause(&error)),
-        Err(_) => Err(format!("no answer in {PATIENCE:?}")),
-    }
-}
-
-/// The cause at the bottom; those above it say that something failed, at length.
-fn last_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ pub fn fault(error: &reqwest::Error, server: &str, doing: &str) -> Fault {
     }
     if has(&["dns error", "failed to lookup address"]) {
         let message = format!("the address of {server} cannot be looked up: cannot {doing}");
-        let error = remote(message).hint("check the registry's name and this machine's network");
+        let error = remote(message).hint("check the server's name and this machine's network");
         let temporary = has(&["Temporary failure"]);
         return if temporary { Fault::Transient(error, None) } else { Fault::Fatal(error) };
     }

@@ -20,7 +20,6 @@ mod push;
 mod reference;
 mod referrers;
 mod retry;
-mod secret;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -32,13 +31,14 @@ use crate::cache::Cache;
 use crate::commands::Run;
 use crate::error::Result;
 
+pub use crate::secret::Secret;
 pub use blobs::Blob;
 pub use credentials::{CredentialSource, LoginArgs, Passable};
+pub use http_client::{CONNECT, USER_AGENT, fault, origin, read};
 pub use layout::Layout;
 pub use push::Manifest;
 pub use reference::Reference;
-pub use retry::{Patience, retry_after};
-pub use secret::Secret;
+pub use retry::{Fault, Patience, retry_after};
 pub use transport::Access;
 
 /// A client for one repository.
@@ -81,6 +81,14 @@ impl Client {
     /// `Auth` when Google gives no token any more.
     pub async fn login(&self) -> Result<Passable> {
         self.transport.auth().login().await?.passable().await
+    }
+
+    /// Who the login is, and by which source.
+    ///
+    /// # Errors
+    /// `Machine` when it cannot be looked up.
+    pub async fn identity(&self) -> Result<String> {
+        Ok(self.transport.auth().login().await?.identity().to_owned())
     }
 
     /// Bytes of blobs and manifests sent so far, failed attempts included.

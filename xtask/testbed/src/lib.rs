@@ -3,15 +3,19 @@
 //!
 //! Everything listens on 127.0.0.1 on a free port and ends, by its own id, when it is dropped.
 
+pub mod actions;
 mod certificate;
 #[cfg(target_os = "linux")]
 pub mod cluster;
+pub mod google;
 mod home;
 mod http;
 mod loopback;
 mod proxy;
 mod registry;
 mod service;
+#[cfg(target_os = "linux")]
+pub mod terraform;
 mod token;
 mod tool;
 mod tunnel;

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod beside;
+mod cloud;
 mod database;
 mod dump;
 mod faults;
@@ -55,6 +56,7 @@ struct Args {
     json: bool,
     keep: bool,
     full: bool,
+    registry: bool,
     jobs: usize,
 }
 
@@ -89,7 +91,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments(args: impl Iterator<Item = String>) -> Result<Args> {
-    let mut parsed = Args { wanted: Vec::new(), list: false, json: false, keep: false, full: false, jobs: 3 };
+    let mut parsed =
+        Args { wanted: Vec::new(), list: false, json: false, keep: false, full: false, registry: false, jobs: 3 };
     let mut args = args.peekable();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -97,6 +100,8 @@ fn arguments(args: impl Iterator<Item = String>) -> Result<Args> {
             "--json" => parsed.json = true,
             "--keep" => parsed.keep = true,
             "--full" => parsed.full = true,
+            // Where terraform's google provider comes from.
+            "--provider" => parsed.registry = args.next().ok_or("--provider needs a word")? == "registry",
             "--jobs" => parsed.jobs = args.next().ok_or("--jobs needs a number")?.parse::<usize>()?.max(1),
             // Cargo's own test runner understands it; so do we, to be called alike.
             "--nocapture" => {}
@@ -122,7 +127,7 @@ fn run(args: &Args, chosen: &[&'static Scenario]) -> Result<bool> {
             return Ok(true);
         }
     };
-    let world = World::new(place, args.full, args.keep)?;
+    let world = World::new(place, args.full, args.keep, args.registry)?;
     let outcomes = scenario::run(&world, chosen, args.jobs);
     world.clear();
     let result = tell(args, chosen.len(), &outcomes, begun);

@@ -29,6 +29,10 @@ pub struct Place {
     pub gcs: String,
     /// Its bucket, as `gs://` address.
     pub bucket: String,
+    /// The fake Google's address; one made with kind has none.
+    pub google: Option<String>,
+    /// The same as pods reach it.
+    pub google_for_pods: Option<String>,
     /// An image with a shell.
     pub busybox: String,
     /// An image with the Cloud SQL Auth Proxy.

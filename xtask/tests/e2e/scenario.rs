@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::report::{Outcome, Row, tenths};
 use crate::stamp::Stamp;
 use crate::world::World;
-use crate::{Result, bad_input, faults, first_deploy, operations, rolling};
+use crate::{Result, bad_input, cloud, faults, first_deploy, operations, rolling};
 
 /// What a scenario does.
 pub type Run = fn(&World) -> Result<Row>;
@@ -28,12 +28,13 @@ pub struct Scenario {
 
 /// All, the longest first: they decide when the last one ends.
 fn all() -> impl Iterator<Item = &'static Scenario> {
-    let groups: [&'static [Scenario]; 6] = [
+    let groups: [&'static [Scenario]; 7] = [
         rolling::SCENARIOS,
         first_deploy::SCENARIOS,
         faults::SCENARIOS,
         operations::SCENARIOS,
         bad_input::SCENARIOS,
+        cloud::SCENARIOS,
         faults::ALONE,
     ];
     groups.into_iter().flatten()

@@ -1,6 +1,7 @@
 //! What all scenarios share: the cluster, the real image, and sites that are healthy already.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +45,8 @@ pub struct World {
     pub full: bool,
     /// Whether sites stay after the scenarios.
     pub keep: bool,
+    /// Whether terraform's google provider is the real one, from terraform's registry.
+    registry: bool,
     begun: Stamp,
     sites: AtomicU64,
     pool: Mutex<Vec<Parked>>,
@@ -62,7 +65,7 @@ impl World {
     ///
     /// # Errors
     /// When any of it fails.
-    pub fn new(place: Place, full: bool, keep: bool) -> Result<Self> {
+    pub fn new(place: Place, full: bool, keep: bool, registry: bool) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let kube = Kube::new(runtime.handle(), &place.kubeconfig)?;
@@ -79,11 +82,27 @@ impl World {
             login_registry: Mutex::default(),
             full,
             keep,
+            registry,
             begun: Stamp::now(),
             sites: AtomicU64::new(0),
             pool: Mutex::default(),
             _runtime: runtime,
         })
+    }
+
+    /// What terraform is started with: its provider comes from nowhere but this machine's cache, unless it
+    /// is to be the real one.
+    ///
+    /// # Errors
+    /// When the stand-in for the provider cannot be made.
+    pub fn terraform(&self) -> Result<Vec<(&'static str, OsString)>> {
+        if self.registry {
+            return Ok(Vec::new());
+        }
+        let cache = cache_home().join("mlflow-on-kubernetes/testbed");
+        std::fs::create_dir_all(&cache)?;
+        let mirror = self.runtime.block_on(testbed::terraform::prepare(&cache, &testbed::cluster::Silent));
+        Ok(mirror.map_err(|error| format!("{error:?}"))?.environment())
     }
 
     /// A name that no other site has, in this run or another.
@@ -172,11 +191,16 @@ pub fn cache_home() -> PathBuf {
 
 /// Lets a program know where packages come from: the machine's own settings.
 pub fn keep_package_settings(command: &mut Command) {
-    let kept = ["PIP_", "UV_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
-    command.envs(std::env::vars_os().filter(|(name, _)| {
+    command.envs(package_settings());
+}
+
+/// The machine's own settings about where packages come from.
+pub fn package_settings() -> impl Iterator<Item = (OsString, OsString)> {
+    const KEPT: [&str; 6] = ["PIP_", "UV_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+    std::env::vars_os().filter(|(name, _)| {
         let name = name.to_str().unwrap_or_default().to_ascii_uppercase();
-        kept.iter().any(|kept| name.starts_with(kept))
-    }));
+        KEPT.iter().any(|kept| name.starts_with(kept))
+    })
 }
 
 /// The nodes' platform, which is this machine's.

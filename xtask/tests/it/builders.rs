@@ -1,6 +1,7 @@
 //! The builders against each other: what buildah makes of the Dockerfile is what the native builder
 //! makes of the locks.
 
+mod cloud_build;
 mod contents;
 mod store;
 

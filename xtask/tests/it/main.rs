@@ -3,7 +3,11 @@
 mod bench;
 mod build;
 mod builders;
+mod doctor;
+mod google;
 mod image;
+mod infra_faults;
+mod infra_gcloud;
 mod local;
 mod lock;
 mod mlflow;
@@ -11,4 +15,6 @@ mod node;
 mod readers;
 mod registry;
 mod render;
+mod terraform;
 mod walk;
+mod workflows;

@@ -1,8 +1,8 @@
 //! A real MLflow server, made from the lock: smoke, the walk through every functional area, and
 //! MLflow's own client.
 
-mod envs;
-mod server;
+pub(crate) mod envs;
+pub mod server;
 mod smoke;
 
 use std::path::{Path, PathBuf};

@@ -51,6 +51,7 @@ impl World {
             ("--services", format!("10.{}.0.0", 128 + id % 64)),
             ("--registry-port", testbed::free_port().to_string()),
             ("--login-registry-port", testbed::free_port().to_string()),
+            ("--google-port", testbed::free_port().to_string()),
         ];
         let args = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
         Some(Self { home, go, name, args })
@@ -124,7 +125,7 @@ impl Drop for World {
 }
 
 /// The user's own: what is built there has a name that says what is in it.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
     cache.join("mlflow-on-kubernetes/testbed")

@@ -141,7 +141,26 @@ pub async fn check(cluster: &Cluster, wanted: &Wanted<'_>) -> Result<Observed> {
     Ok(Observed { context, server, version, user, namespace, deployment, platforms: platforms?, quotas })
 }
 
-async fn version(cluster: &Cluster) -> Result<String> {
+/// Whether we have the rights that a deploy of these kinds needs.
+///
+/// # Errors
+/// `Forbidden` lists those that are missing.
+pub async fn rights(
+    cluster: &Cluster,
+    user: Option<&str>,
+    kinds: &[ObjectKind],
+    namespace: NamespaceState,
+) -> Result<()> {
+    let needed = rights::needed(kinds, namespace == NamespaceState::Missing);
+    let lacking = rights::lacking(cluster, &needed).await?;
+    rights::forbidden(cluster, user, &needed, &lacking).map_or(Ok(()), Err)
+}
+
+/// The API server's version.
+///
+/// # Errors
+/// `Remote`: no API server there. `Auth`: it does not know us. `Refused`: it is too old.
+pub async fn version(cluster: &Cluster) -> Result<String> {
     let info = call::repeat(REACHED, || cluster.client.apiserver_version())
         .await
         .map_err(|error| failure::explain(cluster, "reach the cluster", error))?;
@@ -164,7 +183,8 @@ fn is_too_old(major: &str, minor: &str) -> bool {
     }
 }
 
-async fn user(cluster: &Cluster) -> Result<Option<String>> {
+/// Who we are to the API server, where it says so.
+pub async fn user(cluster: &Cluster) -> Result<Option<String>> {
     let reviews: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
     let (params, review) = (PostParams::default(), SelfSubjectReview::default());
     match call::repeat(DEADLINE, || reviews.create(&params, &review)).await {
@@ -175,7 +195,11 @@ async fn user(cluster: &Cluster) -> Result<Option<String>> {
     }
 }
 
-async fn namespace(cluster: &Cluster) -> Result<NamespaceState> {
+/// The state of the namespace.
+///
+/// # Errors
+/// `Refused` while it is being deleted.
+pub async fn namespace(cluster: &Cluster) -> Result<NamespaceState> {
     let api: Api<Namespace> = Api::all(cluster.client.clone());
     let name = &cluster.namespace;
     let namespace = match call::repeat(DEADLINE, || api.get_opt(name)).await {

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{MANAGED_BY, MANAGER, NAME, Object, ObjectKind, PREFIX};
-use crate::config::cluster::{ClusterConfig, Database, Identity};
+use crate::config::cluster::{ClusterConfig, Database, Identity, PullSecret};
 use crate::error::{Error, Kind, Result};
 use crate::registry::Reference;
 
@@ -89,12 +89,7 @@ pub fn render(manifests: &Manifests, inputs: &Inputs<'_>) -> Result<Vec<Object>>
     let mut objects = Vec::new();
     let mut add = |object: Object| objects.push(object);
 
-    // `default` exists, and belongs to everyone.
-    if let Some(namespace) = manifests.namespace.as_ref().filter(|_| config.namespace != "default") {
-        let mut namespace = namespace.clone();
-        namespace.metadata.name = Some(config.namespace.clone());
-        add(object(&namespace)?);
-    }
+    namespace(manifests, inputs.env, config)?.into_iter().for_each(&mut add);
     add(object(&account(&manifests.account, inputs))?);
 
     let settings = config_map(&manifests.config, config);
@@ -127,7 +122,7 @@ pub fn render(manifests: &Manifests, inputs: &Inputs<'_>) -> Result<Vec<Object>>
     manifests.others.iter().cloned().for_each(add);
 
     for object in &mut objects {
-        own(object, inputs);
+        own(object, inputs.env, config);
     }
     objects.sort_by(|a, b| (a.kind, a.name()).cmp(&(b.kind, b.name())));
     Ok(objects)
@@ -137,16 +132,29 @@ fn object(typed: &impl Serialize) -> Result<Object> {
     Object::new(typed).ok_or_else(|| Error::new(Kind::Internal, "an object of a kind that is not applied"))
 }
 
+/// The namespace; `None` where it is not ours to make.
+pub fn namespace(manifests: &Manifests, env: &str, config: &ClusterConfig) -> Result<Option<Object>> {
+    // `default` exists, and belongs to everyone.
+    let Some(namespace) = manifests.namespace.as_ref().filter(|_| config.namespace != "default") else {
+        return Ok(None);
+    };
+    let mut namespace = namespace.clone();
+    namespace.metadata.name = Some(config.namespace.clone());
+    let mut object = object(&namespace)?;
+    own(&mut object, env, config);
+    Ok(Some(object))
+}
+
 /// Namespace and labels, on everything.
-fn own(object: &mut Object, inputs: &Inputs<'_>) {
+fn own(object: &mut Object, env: &str, config: &ClusterConfig) {
     let namespaced = object.kind.is_namespaced();
     let metadata = &mut object.value["metadata"];
     if namespaced {
-        metadata["namespace"] = json!(inputs.config.namespace);
+        metadata["namespace"] = json!(config.namespace);
     }
     metadata["labels"]["app.kubernetes.io/name"] = json!(NAME);
     metadata["labels"][MANAGED_BY] = json!(MANAGER);
-    metadata["labels"][format!("{PREFIX}/environment")] = json!(label(inputs.env));
+    metadata["labels"][format!("{PREFIX}/environment")] = json!(label(env));
 }
 
 fn account(manifest: &ServiceAccount, inputs: &Inputs<'_>) -> ServiceAccount {
@@ -155,10 +163,14 @@ fn account(manifest: &ServiceAccount, inputs: &Inputs<'_>) -> ServiceAccount {
         let annotations = account.metadata.annotations.get_or_insert_default();
         annotations.insert("iam.gke.io/gcp-service-account".to_owned(), email.clone());
     }
-    if inputs.secrets.pull.is_some() {
+    let pull = match &inputs.config.pull_secret {
+        PullSecret::Existing(name) => Some(name.as_str()),
+        _ => inputs.secrets.pull.as_ref().map(|_| PULL_SECRET),
+    };
+    if let Some(name) = pull {
         let secrets = account.image_pull_secrets.get_or_insert_default();
-        if !secrets.iter().any(|secret| secret.name == PULL_SECRET) {
-            secrets.push(LocalObjectReference { name: PULL_SECRET.to_owned() });
+        if !secrets.iter().any(|secret| secret.name == name) {
+            secrets.push(LocalObjectReference { name: name.to_owned() });
         }
     }
     account

@@ -46,7 +46,8 @@ pub async fn run(
             let target = target.as_ref().ok_or_else(|| {
                 Error::new(Kind::Usage, "Cloud Build leaves the image in a repository").hint("add --push")
             })?;
-            let job = cloud_build::Job::new(&recipe, &platforms, target, &vars)?;
+            let project = config.infra.as_ref().map(|infra| infra.project.as_str());
+            let job = cloud_build::Job::new(&recipe, &platforms, target, project, &vars)?;
             if args.dry_run {
                 let commands = vec![job.submit("CONTEXT.tar.gz".as_ref(), "CONFIG.json".as_ref())];
                 return run.answer(&Plan { commands, config: Some(job.config()), target: Some(target.to_string()) });

@@ -17,7 +17,7 @@ use crate::builders::draft::{Draft, Options, Wanted};
 use crate::builders::push;
 use crate::cache;
 use crate::commands::Run;
-use crate::config::Config;
+use crate::config::{Config, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{LoginArgs, Reference};
 
@@ -27,6 +27,10 @@ const NAME: &str = "mlflow";
 /// Build the image from the locks; push it or write it to disk
 ///
 /// Without --push and --output the image is built into the cache, where deploy finds it.
+///
+/// An environment with a table infra needs no repository of its own: the image is pushed to the one
+/// that infra has made. --builder cloud-build builds in the infrastructure's project, or else in the
+/// one that the repository's name holds.
 #[derive(clap::Args)]
 pub struct Args {
     /// The environment in deploy.toml whose image settings count.
@@ -130,6 +134,12 @@ fn options(args: &Args, config: &Config) -> Options {
 fn target(args: &Args, config: &Config) -> Result<Option<Reference>> {
     if !args.push {
         return Ok(None);
+    }
+    let is_from_infra =
+        || config.settings.iter().any(|setting| setting.key == "image.repository" && setting.origin == Origin::Infra);
+    if args.repository.is_none() && !args.dry_run && is_from_infra() {
+        // Otherwise the name is only what it is expected to become.
+        config.environment()?;
     }
     let repository = args.repository.as_ref().or(config.image.repository.as_ref()).ok_or_else(|| {
         Error::new(Kind::Config, "--push, but no repository is known")

@@ -20,6 +20,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
     ("setpriv", "util-linux"),
     ("openssl", "openssl"),
+    ("shellcheck", "shellcheck"),
+    ("jq", "jq"),
+    ("curl", "curl"),
     ("pg_createcluster", "postgresql"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
@@ -27,7 +30,7 @@ const TOOLS: &[(&str, &str)] = &[
 /// Installs what is missing, where that is possible without asking: as root on a Debian host.
 pub fn tools(run: &Run) -> Result<()> {
     let missing = |tool: &str| process::find(&[tool]).is_none();
-    let wanted = TOOLS.iter().chain(cluster::TOOLS).filter(|(tool, _)| missing(tool));
+    let wanted = TOOLS.iter().chain(cluster::TOOLS).chain(testbed::terraform::TOOLS).filter(|(tool, _)| missing(tool));
     let mut packages: Vec<String> = wanted.map(|(_, package)| (*package).to_owned()).collect();
     packages.sort_unstable();
     packages.dedup();

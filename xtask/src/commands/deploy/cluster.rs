@@ -9,7 +9,7 @@ use crate::cluster::deploy::{self, Answer, Options, Wanted};
 use crate::cluster::render::{self, Inputs, Manifests, Secrets};
 use crate::cluster::rollout::Limits;
 use crate::cluster::source::{self, Source};
-use crate::cluster::{Cluster, preflight};
+use crate::cluster::{Cluster, budget, preflight};
 use crate::commands::Run;
 use crate::config::Config;
 use crate::config::cluster::ClusterConfig;
@@ -60,6 +60,10 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
         patience: Duration::from_secs(args.cluster.lock_wait),
     };
     for warning in preflight::quota_warnings(&observed.quotas, &wanted.objects, observed.deployment.as_ref()) {
+        run.ui.warn(warning);
+    }
+    let tier = config.infra.as_ref().map(|infra| infra.sql.tier.as_str());
+    if let Some(warning) = tier.and_then(|tier| budget::warning(&settings.server, tier)) {
         run.ui.warn(warning);
     }
     let course = match args.dry_run {

@@ -84,7 +84,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         Error::new(Kind::Usage, format!("{flag} is for {place}, and environment {} is not", args.env))
             .hint(format!("leave {flag} out, or name another environment with --env"))
     };
-    match &config.environment {
+    match config.environment()? {
         Environment::Local(local) => match args.cluster.given() {
             Some(flag) => Err(misplaced(flag, "a cluster")),
             None => local::run(&args, run, &config, local).await,

@@ -49,7 +49,7 @@ struct ClusterArgs {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    match &config.environment {
+    match config.environment()? {
         Environment::Local(_) => match args.cluster.given() {
             Some(flag) => {
                 Err(Error::new(Kind::Usage, format!("{flag} is for a cluster, and environment {} is none", args.env))

@@ -25,7 +25,7 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    match &config.environment {
+    match config.environment()? {
         Environment::Local(_) if args.exit_code => {
             let message = format!("--exit-code is for a cluster, and environment {} is on this machine", args.env);
             Err(Error::new(Kind::Usage, message).hint("leave it out: the exit code is 12 when nothing serves"))

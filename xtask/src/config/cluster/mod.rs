@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use read::read;
+pub use read::{namespace, read};
 
 /// The Cloud SQL Auth Proxy. Its releases are tags that Google does not move
 /// (<https://github.com/GoogleCloudPlatform/cloud-sql-proxy/releases>).
@@ -161,7 +161,7 @@ pub struct RolloutConfig {
 }
 
 /// Whether the cluster gets the credentials that pushed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PullSecret {
     /// When the registry asks for a login and is not one of Google's while the cluster is (`gke`).
     #[default]
@@ -170,4 +170,6 @@ pub enum PullSecret {
     Always,
     /// Never: the nodes can pull, or the namespace's own secret does it.
     Never,
+    /// Never: the pods name this Secret, which someone else keeps in the namespace.
+    Existing(String),
 }

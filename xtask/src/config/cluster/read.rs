@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::config::did_you_mean;
 use crate::config::table::Table;
 use crate::error::Result;
 
@@ -17,13 +16,9 @@ use super::{
 const MEMORY: (u32, u32) = (1024, 512);
 
 /// Reads the table of an environment; `table` is finished by the caller.
-pub fn read(root: &Path, kind: ClusterKind, table: &mut Table<'_, '_>) -> Result<ClusterConfig> {
-    let context = required(table, "context", "the name of a kubeconfig's context: `kubectl config get-contexts`")?;
+pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table<'_, '_>) -> Result<ClusterConfig> {
+    let context = table.required("context", "the name of a kubeconfig's context: `kubectl config get-contexts`")?;
     let kubeconfig = table.string("kubeconfig", None)?.map(|path| root.join(path));
-    let namespace = text(table, "namespace", "mlflow", checks::label)?;
-    if namespace.starts_with("kube-") {
-        return Err(table.refuse("namespace", format!("{namespace} belongs to Kubernetes")));
-    }
     let server = server(table)?;
     let access = access(table)?;
     let rollout = RolloutConfig {
@@ -37,10 +32,20 @@ pub fn read(root: &Path, kind: ClusterKind, table: &mut Table<'_, '_>) -> Result
     let pull_secret = pull_secret(table)?;
     let artifacts = artifacts(root, table)?;
     let database = match kind {
-        ClusterKind::Kubernetes => uri(root, table)?,
         ClusterKind::Gke => cloud_sql(root, table, &artifacts.identity)?,
+        ClusterKind::Kubernetes if speaks_of_cloud_sql(table)? => cloud_sql(root, table, &artifacts.identity)?,
+        ClusterKind::Kubernetes => uri(root, table)?,
     };
     Ok(ClusterConfig { kubeconfig, context, namespace, server, database, artifacts, access, rollout, pull_secret })
+}
+
+/// The namespace of a server in a cluster.
+pub fn namespace(table: &mut Table<'_, '_>) -> Result<String> {
+    let namespace = table.checked("namespace", "mlflow", checks::label)?;
+    match namespace.starts_with("kube-") {
+        true => Err(table.refuse("namespace", format!("{namespace} belongs to Kubernetes"))),
+        false => Ok(namespace),
+    }
 }
 
 fn server(table: &mut Table<'_, '_>) -> Result<ServerConfig> {
@@ -63,9 +68,9 @@ fn server(table: &mut Table<'_, '_>) -> Result<ServerConfig> {
         replicas,
         max_replicas,
         workers,
-        cpu: text(table, "cpu", "250m", |text| checks::quantity(text, Unit::Cpus))?,
-        memory: text(table, "memory", &memory, |text| checks::quantity(text, Unit::Bytes))?,
-        scratch: text(table, "scratch", "2Gi", |text| checks::quantity(text, Unit::Bytes))?,
+        cpu: table.checked("cpu", "250m", |text| checks::quantity(text, Unit::Cpus))?,
+        memory: table.checked("memory", &memory, |text| checks::quantity(text, Unit::Bytes))?,
+        scratch: table.checked("scratch", "2Gi", |text| checks::quantity(text, Unit::Bytes))?,
         env,
     })
 }
@@ -76,7 +81,7 @@ fn access(table: &mut Table<'_, '_>) -> Result<Access> {
         checks::host(host).map_err(|why| table.refuse("hosts", why))?;
     }
     let load_balancer = table.boolean("load-balancer", false)?;
-    let gateway = optional(table, "gateway", checks::gateway)?;
+    let gateway = table.optional("gateway", checks::gateway)?;
     if gateway.is_some() && hosts.is_empty() {
         let why = "a Gateway needs the names that it serves, and the server refuses others";
         return Err(table.refuse("gateway", why).hint("add hosts = [\"mlflow.example.com\"]"));
@@ -85,21 +90,40 @@ fn access(table: &mut Table<'_, '_>) -> Result<Access> {
 }
 
 fn pull_secret(table: &mut Table<'_, '_>) -> Result<PullSecret> {
-    const NAMES: [(&str, PullSecret); 3] =
-        [("auto", PullSecret::Auto), ("always", PullSecret::Always), ("never", PullSecret::Never)];
-    let text = table.string("pull-secret", Some("auto".to_owned()))?.unwrap_or_default();
-    let found = NAMES.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
-    found.ok_or_else(|| {
-        let names = NAMES.map(|(name, _)| name);
-        table.refuse("pull-secret", format!("{text:?} is unknown")).hint(did_you_mean(&text, &names))
-    })
+    let name = table.optional("pull-secret-name", checks::secret_name)?;
+    let default = if name.is_some() { "never" } else { "auto" };
+    let wish = table.choice("pull-secret", &PullSecretWish::NAMES, default)?;
+    match (wish, name) {
+        (PullSecretWish::Never, name) => Ok(name.map_or(PullSecret::Never, PullSecret::Existing)),
+        (PullSecretWish::Auto, None) => Ok(PullSecret::Auto),
+        (PullSecretWish::Always, None) => Ok(PullSecret::Always),
+        (_, Some(name)) => {
+            let why = format!("the pods pull with the Secret {name} of pull-secret-name, and one would be ignored");
+            Err(table.refuse("pull-secret", why).hint("keep one of the two keys"))
+        }
+    }
+}
+
+/// `pull-secret`, as it is written.
+#[derive(Clone, Copy)]
+enum PullSecretWish {
+    Auto,
+    Always,
+    Never,
+}
+
+impl PullSecretWish {
+    const NAMES: [(&str, Self); 3] = [("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
 }
 
 fn artifacts(root: &Path, table: &mut Table<'_, '_>) -> Result<Artifacts> {
     let mut table = table.nested("artifacts")?;
-    let uri = required(&mut table, "uri", "where artifacts are kept: \"gs://BUCKET\"")?;
+    let uri = table.required("uri", "where artifacts are kept: \"gs://BUCKET\"")?;
     checks::artifacts(&uri).map_err(|why| table.refuse("uri", why))?;
-    let workload = optional(&mut table, "workload-identity", checks::service_account)?;
+    if table.says(&["workload-identity", "key-file", "key-secret"]) {
+        table.forget_made();
+    }
+    let workload = table.optional("workload-identity", checks::service_account)?;
     let file = file(root, &mut table, "key-file")?;
     let existing = existing(&mut table, "key-secret", "key-secret-key", "key.json")?;
     let key = at_most_one(&table, [("key-file", file), ("key-secret", existing)])?;
@@ -113,6 +137,19 @@ fn artifacts(root: &Path, table: &mut Table<'_, '_>) -> Result<Artifacts> {
     };
     table.finish()?;
     Ok(Artifacts { uri, identity })
+}
+
+/// Any cluster can have the Auth Proxy, with a key.
+fn speaks_of_cloud_sql(table: &mut Table<'_, '_>) -> Result<bool> {
+    let table = table.nested("database")?;
+    let uri = ["uri-file", "uri-variable", "secret"].into_iter().find(|key| table.says(&[key]));
+    match (table.says(&["instance"]), uri) {
+        (true, Some(uri)) => {
+            let why = format!("{uri} is set too, and one of them would be ignored");
+            Err(table.refuse("instance", why).hint("keep one"))
+        }
+        (says, uri) => Ok(says || (table.has_made("instance") && uri.is_none())),
+    }
 }
 
 fn uri(root: &Path, table: &mut Table<'_, '_>) -> Result<Database> {
@@ -133,8 +170,11 @@ fn uri(root: &Path, table: &mut Table<'_, '_>) -> Result<Database> {
 
 fn cloud_sql(root: &Path, table: &mut Table<'_, '_>, identity: &Identity) -> Result<Database> {
     let mut table = table.nested("database")?;
-    let instance = required(&mut table, "instance", "the Cloud SQL instance: \"PROJECT:REGION:INSTANCE\"")?;
+    let instance = table.required("instance", "the Cloud SQL instance: \"PROJECT:REGION:INSTANCE\"")?;
     checks::instance(&instance).map_err(|why| table.refuse("instance", why))?;
+    if table.says(&["password-file", "password-variable", "password-secret"]) {
+        table.forget_made();
+    }
     let file = file(root, &mut table, "password-file")?;
     let variable = variable(&mut table, "password-variable")?;
     let existing = existing(&mut table, "password-secret", "password-key", "password")?;
@@ -156,19 +196,19 @@ fn cloud_sql(root: &Path, table: &mut Table<'_, '_>, identity: &Identity) -> Res
         let why = "Cloud SQL knows service accounts without .gserviceaccount.com";
         return Err(table.refuse("user", why).hint("leave that ending out"));
     }
-    let admin_api = optional(&mut table, "admin-api", |text| match url::Url::parse(text) {
+    let admin_api = table.optional("admin-api", |text| match url::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
         _ => Err(format!("{text:?} is not an http:// or https:// address")),
     })?;
     let database = CloudSql {
         instance,
-        database: text(&mut table, "name", "mlflow", |text| match text.is_empty() {
+        database: table.checked("name", "mlflow", |text| match text.is_empty() {
             true => Err("it is empty".to_owned()),
             false => Ok(()),
         })?,
         user,
         password,
-        proxy_image: text(&mut table, "proxy-image", PROXY_IMAGE, |text| {
+        proxy_image: table.checked("proxy-image", PROXY_IMAGE, |text| {
             text.parse::<crate::registry::Reference>().map(|_| ()).map_err(|error| error.to_string())
         })?,
         private_ip: table.boolean("private-ip", false)?,
@@ -176,26 +216,6 @@ fn cloud_sql(root: &Path, table: &mut Table<'_, '_>, identity: &Identity) -> Res
     };
     table.finish()?;
     Ok(Database::CloudSql(database))
-}
-
-type Check = fn(&str) -> Result<(), String>;
-
-fn required(table: &mut Table<'_, '_>, key: &str, what: &str) -> Result<String> {
-    let value = table.string(key, None)?.filter(|value| !value.is_empty());
-    value.ok_or_else(|| table.refuse(key, "it is missing").hint(format!("set it: {what}")))
-}
-
-fn optional(table: &mut Table<'_, '_>, key: &str, check: Check) -> Result<Option<String>> {
-    let value = table.string(key, None)?;
-    match value.as_deref().map(check) {
-        Some(Err(why)) => Err(table.refuse(key, why)),
-        _ => Ok(value),
-    }
-}
-
-fn text(table: &mut Table<'_, '_>, key: &str, default: &str, check: Check) -> Result<String> {
-    let value = table.string(key, Some(default.to_owned()))?.unwrap_or_default();
-    check(&value).map(|()| value).map_err(|why| table.refuse(key, why))
 }
 
 fn at_least_one<T>(table: &mut Table<'_, '_>, key: &str) -> Result<T>
@@ -210,16 +230,16 @@ where
 }
 
 fn file(root: &Path, table: &mut Table<'_, '_>, key: &str) -> Result<Option<Secret>> {
-    Ok(optional(table, key, checks::file)?.map(|path| Secret::File(root.join(path))))
+    Ok(table.optional(key, checks::file)?.map(|path| Secret::File(root.join(path))))
 }
 
 fn variable(table: &mut Table<'_, '_>, key: &str) -> Result<Option<Secret>> {
-    Ok(optional(table, key, checks::variable)?.map(Secret::Variable))
+    Ok(table.optional(key, checks::variable)?.map(Secret::Variable))
 }
 
 /// A Secret that someone else keeps, and the key in it.
 fn existing(table: &mut Table<'_, '_>, name_key: &str, key_key: &str, default: &str) -> Result<Option<Secret>> {
-    let name = optional(table, name_key, checks::secret_name)?;
+    let name = table.optional(name_key, checks::secret_name)?;
     let key = table.string(key_key, name.as_ref().map(|_| default.to_owned()))?;
     if let Some(Err(why)) = key.as_deref().map(checks::secret_key) {
         return Err(table.refuse(key_key, why));

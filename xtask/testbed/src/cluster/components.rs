@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
+use super::google;
 use super::options::Options;
 use super::tools::Tools;
 
@@ -41,6 +42,9 @@ pub enum Probe {
     /// PostgreSQL takes connections at this address: what its own `pg_isready` says.
     Postgres(PathBuf, SocketAddr),
 }
+
+/// The PostgreSQL behind the fake Cloud SQL: its name, and its port on the node.
+pub(crate) const CLOUD_SQL: (&str, u16) = ("cloud-sql", 5433);
 
 /// Where what is built for the node is.
 #[derive(Clone, Debug)]
@@ -103,10 +107,24 @@ pub(crate) fn all(options: &Options, tools: &Tools, built: &Built, postgres: (u3
             stop: Signal::SIGINT as i32,
             ..own(
                 "postgres",
-                postgresql(&tools.postgresql, &path("postgres"), &node_ip.to_string()),
+                postgresql(&tools.postgresql, &path("postgres"), at(5432)),
                 Probe::Postgres(tools.postgresql.join("pg_isready"), at(5432)),
             )
         },
+        Component {
+            user: Some(postgres),
+            stop: Signal::SIGINT as i32,
+            ..own(
+                CLOUD_SQL.0,
+                postgresql(&tools.postgresql, &path(CLOUD_SQL.0), at(CLOUD_SQL.1)),
+                Probe::Postgres(tools.postgresql.join("pg_isready"), at(CLOUD_SQL.1)),
+            )
+        },
+        own(
+            "google",
+            google::command(options, &conf(google::SETTINGS)),
+            Probe::Http(format!("{}/_testbed/log", network.google_for_pods())),
+        ),
         own(
             "controller-manager",
             [
@@ -215,6 +233,8 @@ fn api_server(options: &Options, program: String, pki: impl Fn(&str) -> String) 
         "--service-account-issuer=https://kubernetes.default.svc",
         &format!("--service-account-key-file={}", pki("tokens.crt")),
         &format!("--service-account-signing-key-file={}", pki("tokens.key")),
+        &format!("--authentication-token-webhook-config-file={}", options.path("conf").join(google::TOKENS).display()),
+        "--authentication-token-webhook-version=v1",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
@@ -222,13 +242,15 @@ fn api_server(options: &Options, program: String, pki: impl Fn(&str) -> String) 
     ])
 }
 
-fn postgresql(bin: &Path, data: &str, address: &str) -> Vec<String> {
+fn postgresql(bin: &Path, data: &str, address: SocketAddr) -> Vec<String> {
     words(&[
         &bin.join("postgres").display().to_string(),
         "-D",
         data,
         "-c",
-        &format!("listen_addresses={address}"),
+        &format!("listen_addresses={}", address.ip()),
+        "-c",
+        &format!("port={}", address.port()),
         "-c",
         "unix_socket_directories=",
         "-c",

@@ -129,9 +129,11 @@ pub(crate) fn registry_hosts(registry: &str) -> String {
 pub(crate) fn dnsmasq(options: &Options) -> String {
     format!(
         "listen-address={}\nbind-interfaces\nno-resolv\nno-hosts\nuser=root\ngroup=root\n\
-         address=/kubernetes.default.svc.cluster.local/{}\nlocal=/cluster.local/\n",
+         address=/kubernetes.default.svc.cluster.local/{}\naddress=/metadata.google.internal/{}\n\
+         local=/cluster.local/\n",
         options.network.node_ip(),
         options.network.api_ip(),
+        super::network::METADATA,
     )
 }
 

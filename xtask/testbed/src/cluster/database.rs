@@ -26,9 +26,15 @@ pub(crate) fn user() -> Result<(u32, u32)> {
     Err(Error::new(Kind::Machine, "this machine has neither a user postgres nor a user nobody"))
 }
 
-/// Makes the data folder.
-pub(crate) async fn init(options: &Options, tools: &Tools, owner: (u32, u32), password: &str) -> Result<()> {
-    let (data, secret) = (options.path("postgres"), options.path("postgres-password"));
+/// Makes the data folder of the server `name`.
+pub(crate) async fn init(
+    options: &Options,
+    tools: &Tools,
+    owner: (u32, u32),
+    name: &str,
+    password: &str,
+) -> Result<()> {
+    let (data, secret) = (options.path(name), options.path(format!("{name}-password")));
     let named = || format!("cannot create {}", data.display());
     std::fs::create_dir(&data).on_machine(named)?;
     // initdb reads the password from a file only.
@@ -62,9 +68,9 @@ pub(crate) fn script(password: &str) -> String {
     format!("CREATE ROLE {DATABASE} LOGIN PASSWORD '{password}';\nCREATE DATABASE {DATABASE} OWNER {DATABASE};\n")
 }
 
-/// `postgresql://user:password@host:5432/database`.
+/// `postgresql://user:password@host:port/database`.
 pub(crate) fn uri(user: &str, password: &str, host: &str, database: &str) -> String {
-    format!("postgresql://{user}:{password}@{host}:5432/{database}")
+    format!("postgresql://{user}:{password}@{host}/{database}")
 }
 
 /// A password of 144 random bits.

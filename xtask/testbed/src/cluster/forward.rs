@@ -1,4 +1,5 @@
-//! The node's registries on the host's loopback: clients speak plain HTTP to loopback only.
+//! The node's registries and its fake Google on the host's loopback: clients speak plain HTTP to
+//! loopback only.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,7 +11,7 @@ use super::options::Network;
 /// Serves for as long as this process lives, on a thread of its own.
 pub(crate) fn serve(network: &Network) -> Result<()> {
     let mut listeners = Vec::new();
-    for port in [network.registry, network.login_registry] {
+    for port in network.forwarded() {
         let named = || format!("cannot listen on 127.0.0.1:{port}");
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).on_machine(named)?;
         listener.set_nonblocking(true).on_machine(named)?;

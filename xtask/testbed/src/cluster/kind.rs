@@ -257,7 +257,7 @@ async fn bring_up(options: &Options, progress: &dyn Progress) -> Result<Testbed>
     let busybox =
         busybox.ok_or_else(|| Error::new(Kind::Tool, "busybox is not installed").hint("install busybox-static"))?;
     let (busybox, cloud_sql_proxy) = push_images(options, &options.network.registry(), busybox, &proxy).await?;
-    let host = options.network.node_ip().to_string();
+    let host = format!("{}:5432", options.network.node_ip());
     let uri =
         |user: &str, password: &str, database: &str| format!("{}\n", database::uri(user, password, &host, database));
     write_private(&out.join(state::DATABASE_URI), uri(database::DATABASE, &password, database::DATABASE).as_bytes())?;
@@ -272,6 +272,9 @@ async fn bring_up(options: &Options, progress: &dyn Progress) -> Result<Testbed>
         database: format!("{host}:5432"),
         gcs: options.network.gcs(),
         bucket: format!("gs://{BUCKET}"),
+        google: None,
+        google_for_pods: None,
+        project: None,
         busybox,
         cloud_sql_proxy,
         kubectl: program::find("kubectl").unwrap_or_else(|| PathBuf::from("kubectl")),

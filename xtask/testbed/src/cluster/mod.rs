@@ -10,16 +10,17 @@ mod config;
 mod control;
 mod database;
 mod down;
-mod error;
+pub(crate) mod error;
 mod forward;
+pub mod google;
 mod image;
 pub mod kind;
-mod lock;
+pub(crate) mod lock;
 mod network;
 pub mod node;
 mod options;
 mod pki;
-mod program;
+pub(crate) mod program;
 mod programs;
 mod progress;
 mod ready;
@@ -34,7 +35,10 @@ pub use down::{Down, down};
 pub use error::{Error, Kind, Result};
 pub use image::{Image, Item};
 pub use options::{Network, Options, ROOT};
-pub use programs::{CLOUD_SQL_PROXY, FAKE_GCS, GO, KUBERNETES, MODULES, Module, go_candidates, is_recent_go, provide};
+pub use programs::{
+    ACTIONLINT, CLOUD_SQL_PROXY, FAKE_GCS, GO, GOOGLE_PROVIDER, KUBERNETES, MODULES, Module, go_candidates,
+    is_recent_go, provide, provide_in,
+};
 pub use progress::{Progress, Silent};
 pub use state::{CONTEXT, DATABASE_ADMIN_URI, DATABASE_URI, KUBECONFIG, RECORD, REGISTRY_LOGIN, Testbed};
 pub use status::{Health, Status, start, status, stop};

@@ -7,19 +7,19 @@ use super::error::{Context as _, Error, Kind, Result};
 use super::options::{Network, Options};
 use super::program;
 
+/// Where Google's machines and pods find their metadata server.
+pub(crate) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Refuses subnets and ports that somebody has already, by name.
 pub(crate) async fn check(options: &Options) -> Result<()> {
     let network = &options.network;
-    for port in [network.registry, network.login_registry] {
+    for port in network.forwarded() {
         if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return Err(Error::new(
-                Kind::Machine,
-                format!("port {port} of 127.0.0.1, for the testbed's registry, is taken"),
-            )
-            .source(error)
-            .hint(format!("end what listens there (ss -ltnp 'sport = :{port}' names it)")));
+            return Err(Error::new(Kind::Machine, format!("port {port} of 127.0.0.1, for the testbed, is taken"))
+                .source(error)
+                .hint(format!("end what listens there (ss -ltnp 'sport = :{port}' names it)")));
         }
     }
     let routes = ip(&["-4", "-json", "route", "show", "table", "all"]).await?;
@@ -75,7 +75,8 @@ pub(crate) async fn connect(options: &Options, pid: i32) -> Result<()> {
     batch(
         inside,
         &format!(
-            "link set lo up\naddr add {node_ip}/30 dev {node}\nlink set {node} up\nroute add default via {host_ip}\n"
+            "link set lo up\naddr add {METADATA}/32 dev lo\n\
+             addr add {node_ip}/30 dev {node}\nlink set {node} up\nroute add default via {host_ip}\n"
         ),
     )
     .await

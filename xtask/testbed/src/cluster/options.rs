@@ -47,6 +47,8 @@ pub struct Network {
     pub registry: u16,
     /// The same for the registry that asks for a login.
     pub login_registry: u16,
+    /// The same for the fake Google.
+    pub google: u16,
 }
 
 impl Default for Network {
@@ -57,6 +59,7 @@ impl Default for Network {
             services: Ipv4Addr::new(10, 97, 0, 0),
             registry: 5050,
             login_registry: 5051,
+            google: 8085,
         }
     }
 }
@@ -100,6 +103,21 @@ impl Network {
     /// The fake GCS's address.
     pub fn gcs(&self) -> String {
         format!("http://{}:4443", self.node_ip())
+    }
+
+    /// The fake Google's address on the host.
+    pub fn google(&self) -> String {
+        format!("http://127.0.0.1:{}", self.google)
+    }
+
+    /// The fake Google's address, as pods reach it.
+    pub fn google_for_pods(&self) -> String {
+        format!("http://{}:{}", self.node_ip(), self.google)
+    }
+
+    /// What is forwarded from 127.0.0.1 of the host to the node.
+    pub fn forwarded(&self) -> [u16; 3] {
+        [self.registry, self.login_registry, self.google]
     }
 
     /// The open registry, as images are named.

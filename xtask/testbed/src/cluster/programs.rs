@@ -1,5 +1,6 @@
-//! Programs that are built: Kubernetes, the fake GCS, the Cloud SQL Auth Proxy. Their go.mod and
-//! go.sum pin every source; what was built is kept by a digest over all that decides its bytes.
+//! Programs that are built: Kubernetes, the fake GCS, the Cloud SQL Auth Proxy, actionlint, a
+//! terraform provider. Their go.mod and go.sum pin every source; what was built is kept by a digest
+//! over all that decides its bytes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::options::Options;
 use super::program;
 use super::progress::Progress;
 
-/// A Go module whose `tool` lines name what to build.
+/// A Go module: its `tool` lines name what to build, or it is a program with sources of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Module {
     /// Its name for people, and of its folder in the cache.
@@ -23,6 +24,8 @@ pub struct Module {
     pub programs: &'static [&'static str],
     go_mod: &'static str,
     go_sum: &'static str,
+    /// Its own sources by name; none where others' programs are built.
+    sources: &'static [(&'static str, &'static str)],
     /// How the name of a program that Go would call otherwise is given.
     output: Option<&'static str>,
     /// Import path of the variables that hold the version; Kubernetes' components ask each other.
@@ -38,6 +41,7 @@ pub const KUBERNETES: Module = Module {
     programs: &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"],
     go_mod: include_str!("../../kubernetes/go.mod"),
     go_sum: include_str!("../../kubernetes/go.sum"),
+    sources: &[],
     output: None,
     version_variables: Some("k8s.io/component-base/version"),
     seconds: 300,
@@ -50,6 +54,7 @@ pub const FAKE_GCS: Module = Module {
     programs: &["fake-gcs-server"],
     go_mod: include_str!("../../fake-gcs-server/go.mod"),
     go_sum: include_str!("../../fake-gcs-server/go.sum"),
+    sources: &[],
     output: None,
     version_variables: None,
     seconds: 60,
@@ -62,23 +67,75 @@ pub const CLOUD_SQL_PROXY: Module = Module {
     programs: &["cloud-sql-proxy"],
     go_mod: include_str!("../../cloud-sql-proxy/go.mod"),
     go_sum: include_str!("../../cloud-sql-proxy/go.sum"),
+    sources: &[],
     // Go would call it by the last part of its path; newer versions by the one before v2.
     output: Some("cloud-sql-proxy"),
     version_variables: None,
     seconds: 30,
 };
 
-/// All of them.
+/// The checker of GitHub's workflows.
+pub const ACTIONLINT: Module = Module {
+    name: "actionlint",
+    version: "v1.7.12",
+    programs: &["actionlint"],
+    go_mod: include_str!("../../actionlint/go.mod"),
+    go_sum: include_str!("../../actionlint/go.sum"),
+    sources: &[],
+    output: None,
+    version_variables: None,
+    seconds: 10,
+};
+
+/// A stand-in for terraform's google provider, for tests.
+#[rustfmt::skip]
+pub const GOOGLE_PROVIDER: Module = Module {
+    name: "terraform-provider-google",
+    version: "v7.45.0",
+    programs: &["terraform-provider-google"],
+    go_mod: include_str!("../../terraform-provider-google/go.mod"),
+    go_sum: include_str!("../../terraform-provider-google/go.sum"),
+    sources: &[
+        ("client.go", include_str!("../../terraform-provider-google/client.go")),
+        ("compute.go", include_str!("../../terraform-provider-google/compute.go")),
+        ("container.go", include_str!("../../terraform-provider-google/container.go")),
+        ("conversions.go", include_str!("../../terraform-provider-google/conversions.go")),
+        ("federation.go", include_str!("../../terraform-provider-google/federation.go")),
+        ("main.go", include_str!("../../terraform-provider-google/main.go")),
+        ("members.go", include_str!("../../terraform-provider-google/members.go")),
+        ("network.go", include_str!("../../terraform-provider-google/network.go")),
+        ("plan.go", include_str!("../../terraform-provider-google/plan.go")),
+        ("project.go", include_str!("../../terraform-provider-google/project.go")),
+        ("resource.go", include_str!("../../terraform-provider-google/resource.go")),
+        ("resources.go", include_str!("../../terraform-provider-google/resources.go")),
+        ("rest.go", include_str!("../../terraform-provider-google/rest.go")),
+        ("schema.go", include_str!("../../terraform-provider-google/schema.go")),
+        ("server.go", include_str!("../../terraform-provider-google/server.go")),
+        ("sql.go", include_str!("../../terraform-provider-google/sql.go")),
+        ("storage.go", include_str!("../../terraform-provider-google/storage.go")),
+        ("values.go", include_str!("../../terraform-provider-google/values.go")),
+    ],
+    output: None,
+    version_variables: None,
+    seconds: 40,
+};
+
+/// All that the cluster's testbed runs.
 pub const MODULES: &[Module] = &[KUBERNETES, FAKE_GCS, CLOUD_SQL_PROXY];
 
 /// The folder with the module's programs; builds them if they are not in the cache.
 pub async fn provide(module: &Module, options: &Options, progress: &dyn Progress) -> Result<PathBuf> {
-    let cache = &options.cache;
+    provide_in(&options.cache, options.offline, module, progress).await
+}
+
+/// The same for those who have no testbed: below this cache, and without the network if `offline`.
+pub async fn provide_in(cache: &Path, offline: bool, module: &Module, progress: &dyn Progress) -> Result<PathBuf> {
     let scratch = scratch(cache)?;
-    for (file, text) in [("go.mod", module.go_mod), ("go.sum", module.go_sum)] {
+    let modules = [("go.mod", module.go_mod), ("go.sum", module.go_sum)];
+    for (file, text) in modules.iter().chain(module.sources) {
         std::fs::write(scratch.path().join(file), text).on_machine(|| format!("cannot write {file}"))?;
     }
-    let go = Go { program: go().await?, dir: scratch.path().to_owned(), offline: options.offline };
+    let go = Go { program: go().await?, dir: scratch.path().to_owned(), offline };
     let version = program::read(go.command(&["env", "GOVERSION"]), b"", Duration::from_secs(300))
         .await
         .map_err(|error| error.hint(GO))?;
@@ -151,14 +208,15 @@ fn scratch(cache: &Path) -> Result<tempfile::TempDir> {
 }
 
 async fn build(module: &Module, go: &Go, progress: &dyn Progress) -> Result<PathBuf> {
-    let packages = program::read(go.command(&["list", "-deps", "tool"]), b"", Duration::from_secs(900)).await?;
+    let what = if module.sources.is_empty() { "tool" } else { "." };
+    let packages = program::read(go.command(&["list", "-deps", what]), b"", Duration::from_secs(900)).await?;
     let done = progress.count(&format!("Building {}", module.name), packages.lines().count() as u64);
     let out = go.dir.join("bin");
     std::fs::create_dir(&out).on_machine(|| format!("cannot create {}", out.display()))?;
     let target = module.output.map_or_else(|| out.join(""), |name| out.join(name));
     let flags = linker_flags(module);
     let mut build = go.command(&["build", "-v", "-trimpath", "-ldflags", &flags, "-o"]);
-    build.arg(&target).arg("tool");
+    build.arg(&target).arg(what);
     // With -v each package is named when it is compiled; downloads are named too.
     program::watch(build, |line| done(u64::from(!line.starts_with("go: ")))).await?;
     match module.programs.iter().find(|name| !program::is_executable(&out.join(name))) {
@@ -203,7 +261,9 @@ fn linker_flags(module: &Module) -> String {
 /// A digest over all that decides the bytes.
 fn key(module: &Module, go_version: &str, architecture: &str) -> String {
     let mut hash = Sha256::new();
-    for part in [module.go_mod, module.go_sum, &linker_flags(module), go_version, architecture] {
+    let flags = linker_flags(module);
+    let sources = module.sources.iter().flat_map(|(file, text)| [*file, *text]);
+    for part in [module.go_mod, module.go_sum, &flags, go_version, architecture].into_iter().chain(sources) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -220,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_version_is_the_one_that_go_mod_pins() {
-        for module in MODULES {
+        for module in MODULES.iter().chain([&ACTIONLINT]) {
             let line = |line: &str| line.contains(module.name) && line.contains(module.version);
             assert!(module.go_mod.lines().any(line), "{} {}", module.name, module.version);
             assert_eq!(module.programs.len(), module.go_mod.matches("/cmd/").count().max(1), "{}", module.name);
@@ -236,12 +296,22 @@ mod tests {
             key(&other, "go1.26.0", "x86_64"),
             key(&Module { go_sum: "", ..KUBERNETES }, "go1.26.0", "x86_64"),
             key(&Module { go_mod: "", ..KUBERNETES }, "go1.26.0", "x86_64"),
+            key(&Module { sources: &[("main.go", "package main")], ..KUBERNETES }, "go1.26.0", "x86_64"),
+            key(&Module { sources: &[("main.go", "package main\n")], ..KUBERNETES }, "go1.26.0", "x86_64"),
             key(&KUBERNETES, "go1.26.1", "x86_64"),
             key(&KUBERNETES, "go1.26.0", "aarch64"),
         ];
         let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
         assert_eq!(base, key(&KUBERNETES, "go1.26.0", "x86_64"));
+    }
+
+    #[test]
+    fn every_source_of_the_provider_is_built() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("terraform-provider-google");
+        let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let go: std::collections::BTreeSet<String> = files.filter(|name| name.ends_with(".go")).collect();
+        assert_eq!(go, GOOGLE_PROVIDER.sources.iter().map(|(name, _)| (*name).to_owned()).collect());
     }
 
     #[test]

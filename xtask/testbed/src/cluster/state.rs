@@ -49,6 +49,12 @@ pub struct Testbed {
     pub gcs: String,
     /// Its bucket, as `gs://` address.
     pub bucket: String,
+    /// Address of the fake Google on the host; one made with kind has none.
+    pub google: Option<String>,
+    /// The same as pods reach it.
+    pub google_for_pods: Option<String>,
+    /// The project that the fake Google has.
+    pub project: Option<String>,
     /// An image with a shell.
     pub busybox: String,
     /// An image with the Cloud SQL Auth Proxy.

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::ready::Asker;
 use super::state::{self, CONTEXT, Remains, Testbed, write_private};
 use super::tools::{self, Tools};
-use super::{cgroup, config, database, down, lock, network, program, programs};
+use super::{cgroup, config, database, down, google, lock, network, program, programs};
 
 /// How long each component may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -103,8 +103,7 @@ async fn bring_up(
 ) -> Result<Testbed> {
     let postgres = database::user()?;
     let components = components::all(options, tools, built, postgres);
-    let secrets =
-        Secrets { admin: database::password(), database: database::password(), registry: database::password() };
+    let secrets = Secrets::new();
     folders(options)?;
     let pki = pki::make(options)?;
     configure(options, tools, &pki, &secrets)?;
@@ -126,11 +125,15 @@ async fn bring_up(
 
     let asker = Asker::new(options, &options.path("out").join(state::KUBECONFIG)).await?;
     let stage = Stage { options, components: &components, asker: &asker, progress, begun };
-    stage.start(&["registry", "login-registry", "etcd", "containerd", "apiserver", "gcs"]).await?;
+    stage.start(&["registry", "login-registry", "etcd", "containerd", "google", "apiserver", "gcs"]).await?;
     let databases = async {
-        database::init(options, tools, postgres, &secrets.admin).await?;
-        stage.start(&["postgres"]).await?;
-        stage.wait("postgres").await?;
+        let cloud_sql = components::CLOUD_SQL.0;
+        tokio::try_join!(
+            database::init(options, tools, postgres, "postgres", &secrets.admin),
+            database::init(options, tools, postgres, cloud_sql, &secrets.cloud_sql),
+        )?;
+        stage.start(&["postgres", cloud_sql]).await?;
+        tokio::try_join!(stage.wait("postgres"), stage.wait(cloud_sql))?;
         let host = options.network.node_ip().to_string();
         database::create(tools, &host, &secrets.admin, &secrets.database).await
     };
@@ -152,6 +155,7 @@ async fn bring_up(
             stage.wait("kube-proxy"),
             stage.wait("dns"),
             stage.wait("gcs"),
+            stage.wait("google"),
         )?;
         stage.wait("kubelet").await?;
         asker.wait_for_namespace(PATIENCE).await
@@ -168,6 +172,9 @@ async fn bring_up(
         database: format!("{}:5432", options.network.node_ip()),
         gcs: options.network.gcs(),
         bucket: format!("gs://{BUCKET}"),
+        google: Some(options.network.google()),
+        google_for_pods: Some(options.network.google_for_pods()),
+        project: Some(google::PROJECT.to_owned()),
         busybox,
         cloud_sql_proxy,
         kubectl: built.kubernetes.join("kubectl"),
@@ -189,6 +196,14 @@ struct Secrets {
     admin: String,
     database: String,
     registry: String,
+    cloud_sql: String,
+}
+
+impl Secrets {
+    fn new() -> Self {
+        let [admin, database, registry, cloud_sql] = std::array::from_fn(|_| database::password());
+        Self { admin, database, registry, cloud_sql }
+    }
 }
 
 fn folders(options: &Options) -> Result<()> {
@@ -248,7 +263,8 @@ fn configure(options: &Options, tools: &Tools, pki: &Pki, secrets: &Secrets) -> 
     let hash = bcrypt::hash(&secrets.registry, 5).on_machine(|| "cannot hash a password")?;
     write_private(&htpasswd, format!("{LOGIN}:{hash}\n").as_bytes())?;
     let login = json!({ "registry": network.login_registry(), "user": LOGIN, "password": secrets.registry });
-    let host = network.node_ip().to_string();
+    let host = format!("{}:5432", network.node_ip());
+    google::configure(options, &pki.authority.certificate, &secrets.cloud_sql)?;
     let database_uri = database::uri(database::DATABASE, &secrets.database, &host, database::DATABASE);
     let admin_uri = database::uri(database::ADMIN, &secrets.admin, &host, "postgres");
     for (path, text) in [

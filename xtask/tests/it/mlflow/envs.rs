@@ -1,5 +1,5 @@
 //! Python environments for the tests, kept below cargo's target folder: the server's, from the
-//! lock alone, and the client's, with everything that MLflow asks for.
+//! lock alone, the client's, with everything that MLflow asks for, and those of single tools.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,19 @@ impl Python {
         Self::make("client", &format!("mlflow=={version}\nprometheus-flask-exporter\nFlask-WTF\n"), &[], "")
     }
 
+    /// A program from Python's package index, exactly as locked.
+    pub fn tool(name: &str, lock: &str) -> Option<Self> {
+        Self::make(name, lock, &["--require-hashes", "--no-deps"], "")
+    }
+
     /// Its interpreter.
     pub fn interpreter(&self) -> PathBuf {
-        self.dir.join("bin/python")
+        self.program("python")
+    }
+
+    /// A program of its packages.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join("bin").join(name)
     }
 
     fn make(name: &str, requirements: &str, options: &[&str], exclude: &str) -> Option<Self> {

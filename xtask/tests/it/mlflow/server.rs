@@ -66,14 +66,14 @@ impl Database {
     }
 }
 
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     command("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
 }
 
 /// PostgreSQL refuses to run as root.
-fn unprivileged(home: &Home, program: &Path) -> Command {
+pub fn unprivileged(home: &Home, program: &Path) -> Command {
     if !is_root() {
         return home.command(program);
     }
@@ -83,7 +83,7 @@ fn unprivileged(home: &Home, program: &Path) -> Command {
 }
 
 /// Debian keeps the server's programs off the PATH.
-fn debian_postgresql(program: &str) -> Option<PathBuf> {
+pub fn debian_postgresql(program: &str) -> Option<PathBuf> {
     let mut versions: Vec<_> =
         std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path()).collect();
     versions.sort();

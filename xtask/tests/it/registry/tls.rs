@@ -75,9 +75,7 @@ fn artifact_registry_is_pushed_to_with_application_default_credentials() {
 
     let stranger = world.push(&reference, &[]);
     assert_eq!(stranger.code, Some(5), "{stranger:?}");
-    for part in
-        ["no Google credentials found", "gcloud auth application-default login", "roles/artifactregistry.writer"]
-    {
+    for part in ["no login at Google", "gcloud auth application-default login", "roles/artifactregistry.writer"] {
         assert!(stranger.stderr.contains(part), "{part}: {}", stranger.stderr);
     }
 

@@ -1,0 +1,34 @@
+//! This repository's own workflow.
+
+use testbed::actions::{Action, Conclusion};
+
+use super::runner::{Runner, says};
+
+#[test]
+fn the_tests_run_as_root_with_the_toolchain_that_cargo_toml_asks_for() {
+    let Some(mut runner) = Runner::new() else { return };
+    runner.actions.insert("actions/setup-python".to_owned(), Action::default());
+    for (job, event, command) in [
+        ("ci", "push", "cargo xtask ci"),
+        ("registry-provider", "schedule", "cargo xtask e2e topology --provider registry"),
+        ("registry-provider", "workflow_dispatch", "cargo xtask e2e topology --provider registry"),
+    ] {
+        runner.event_name = event.to_owned();
+        runner.script("sudo", &[says("*", "", 0)]);
+        let result = runner.run("ci.yml", job);
+        assert_eq!(result.conclusion, Conclusion::Success, "{}", result.log());
+        let sudo = runner.calls_of("sudo");
+        let run = sudo.iter().find(|call| call.ends_with(command)).unwrap_or_else(|| panic!("{sudo:?}"));
+        assert!(run.starts_with("--preserve-env env PATH=/") && run.contains(" HOME=/"), "{run}");
+        let rustup = format!("toolchain install {} --profile minimal", env!("CARGO_PKG_RUST_VERSION"));
+        assert!(runner.calls_of("rustup").iter().any(|call| call.starts_with(&rustup)));
+        assert!(!result.steps.iter().any(|step| step.name == "Login at Google" && !step.with.is_empty()));
+
+        runner.script("sudo", &[says("*cargo xtask*", "", 1), says("*", "", 0)]);
+        let failed = runner.run("ci.yml", job);
+        assert_eq!(failed.conclusion, Conclusion::Failure);
+        assert_eq!(failed.step("Give the caches back").conclusion, Conclusion::Success);
+    }
+    runner.event_name = "pull_request".to_owned();
+    assert_eq!(runner.run("ci.yml", "registry-provider").conclusion, Conclusion::Skipped);
+}
