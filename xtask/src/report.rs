@@ -18,6 +18,15 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// A message of at most so many characters, without line breaks.
+pub fn shorten(most: usize, text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{} ...", &line[..end]),
+        None => line,
+    }
+}
+
 /// Seconds rounded to milliseconds, for JSON.
 pub fn seconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1e3).round() / 1e3

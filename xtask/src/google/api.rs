@@ -121,7 +121,7 @@ impl<'a> Ask<'a> {
         repeat: Repeat,
         doing: impl Into<String>,
     ) -> Self {
-        Self { body: Some(body), repeat, ..Self::new(service, Method::POST, path.into(), doing.into()) }
+        Self::new(service, Method::POST, path.into(), doing.into()).with(body, repeat)
     }
 
     /// Changes.
@@ -132,7 +132,7 @@ impl<'a> Ask<'a> {
         repeat: Repeat,
         doing: impl Into<String>,
     ) -> Self {
-        Self { body: Some(body), repeat, ..Self::new(service, Method::PUT, path.into(), doing.into()) }
+        Self::new(service, Method::PUT, path.into(), doing.into()).with(body, repeat)
     }
 
     /// Deletes.
@@ -142,6 +142,10 @@ impl<'a> Ask<'a> {
 
     fn new(service: Service, method: Method, path: String, doing: String) -> Self {
         Self { service, method, path, query: Vec::new(), body: None, repeat: Repeat::Safe, doing }
+    }
+
+    fn with(self, body: &'a Value, repeat: Repeat) -> Self {
+        Self { body: Some(body), repeat, ..self }
     }
 
     /// Adds a parameter.

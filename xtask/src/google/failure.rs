@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Kind};
 use crate::registry::Fault;
+use crate::report::shorten;
 
 use super::token::LOG_IN;
 
@@ -57,7 +58,8 @@ impl Answer {
             Value::String(code) => format!("{code}: {}", text(&value["error_description"])),
             _ => text(&error["message"]),
         };
-        let mut answer = Self { status, name: text(&error["status"]), message: shorten(&message), ..Self::default() };
+        let mut answer =
+            Self { status, name: text(&error["status"]), message: shorten(SHOWN, &message), ..Self::default() };
         for item in error["errors"].as_array().into_iter().flatten() {
             answer.reasons.push(text(&item["reason"]));
         }
@@ -67,7 +69,7 @@ impl Answer {
             answer.metadata.extend(metadata.map(|(key, value)| (key.clone(), text(value))));
             for violation in detail["violations"].as_array().into_iter().flatten() {
                 let parts = [&violation["type"], &violation["subject"], &violation["description"]];
-                answer.violations.push(shorten(&parts.map(text).join(" ")));
+                answer.violations.push(shorten(SHOWN, &parts.map(text).join(" ")));
             }
         }
         answer
@@ -233,15 +235,6 @@ fn is_permission(word: &str) -> bool {
         part.starts_with(|c: char| c.is_ascii_lowercase()) && part.chars().all(|c| c.is_ascii_alphanumeric())
     };
     parts.len() == 3 && parts.iter().all(is_name) && parts[2] != "com"
-}
-
-/// A message of bounded length without line breaks.
-fn shorten(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{} ...", &line[..end]),
-        None => line,
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
+use crate::report::shorten;
 
 use super::retry::Fault;
 
@@ -63,12 +64,12 @@ impl Answer {
             .map(|item| {
                 let message = match item.detail {
                     serde_json::Value::Null => item.message,
-                    detail => format!("{} ({})", item.message, shorten(&detail.to_string())),
+                    detail => format!("{} ({})", item.message, shorten(SHOWN, &detail.to_string())),
                 };
                 (item.code, message)
             })
             .collect();
-        let text = if errors.is_empty() { shorten(&String::from_utf8_lossy(body)) } else { String::new() };
+        let text = if errors.is_empty() { shorten(SHOWN, &String::from_utf8_lossy(body)) } else { String::new() };
         Self { status, errors, text, ..Self::default() }
     }
 
@@ -202,15 +203,6 @@ fn create_hint(scene: &Scene) -> String {
         return "check the project's name; gcr.io repositories are created in Artifact Registry's console".to_owned();
     }
     "check the name; some registries want a repository to be created before the first push".to_owned()
-}
-
-/// A message of bounded length without line breaks.
-fn shorten(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{} ...", &line[..end]),
-        None => line,
-    }
 }
 
 #[cfg(test)]
