@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::commands::Run;
-use crate::config::infra::{DATABASE, InfraConfig};
+use crate::config::infra::InfraConfig;
 use crate::error::{Error, Kind, Result};
-use crate::outputs::{Database, GitHub, GkeCluster, Identities, Outputs, Registry, VERSION};
+use crate::outputs::{Database, GitHub, GkeCluster, Outputs, Registry};
 
 use super::observe::observe;
 use super::observed::Observed;
@@ -29,25 +29,13 @@ pub fn from(infra: &InfraConfig, observed: &Observed) -> Result<Outputs> {
     there(Resource::Database)?;
     let repository = there(Resource::Repository)?;
     let instance = there(Resource::Instance)?;
+    let foretold = Outputs::foretold(infra);
     Ok(Outputs {
-        version: VERSION,
-        project: infra.project.clone(),
-        region: infra.region.clone(),
-        bucket: infra.bucket.clone(),
         database: Database {
-            instance: text(instance, "/connectionName").unwrap_or_else(|| infra.connection_name()),
-            name: DATABASE.to_owned(),
-            user: infra.database_user(),
-            login: infra.sql.login,
-            private_ip: infra.sql.private_ip,
-            tier: infra.sql.tier.clone(),
-            engine: infra.sql.version.clone(),
+            instance: text(instance, "/connectionName").unwrap_or(foretold.database.instance),
+            ..foretold.database
         },
-        registry: Registry {
-            repository: text(repository, "/registryUri")
-                .unwrap_or_else(|| Outputs::foretold(infra).registry.repository),
-        },
-        identities: Identities { server: infra.account(""), pull: infra.account("nodes") },
+        registry: Registry { repository: text(repository, "/registryUri").unwrap_or(foretold.registry.repository) },
         cluster: match infra.cluster {
             Some(_) => Some(cluster(infra, there(Resource::Cluster)?)?),
             None => None,
@@ -64,6 +52,7 @@ pub fn from(infra: &InfraConfig, observed: &Observed) -> Result<Outputs> {
             }
             None => None,
         },
+        ..foretold
     })
 }
 
