@@ -88,8 +88,7 @@ impl Way {
             Self::Terraform(workspace) => {
                 let planned = match wish {
                     Wish::Have => workspace.plan(run, *given, &[]).await?,
-                    Wish::Destroy => workspace.plan_destruction(run, *given, false).await?,
-                    Wish::DestroyData => workspace.plan_destruction(run, *given, true).await?,
+                    Wish::Destroy | Wish::DestroyData => workspace.plan_destruction(run, *given, wish).await?,
                 };
                 Ok(Proposal::terraform(planned, workspace.plan_file()))
             }
@@ -196,12 +195,11 @@ impl Way {
     /// # Errors
     /// The tool's; what is deleted is noted as such, and a second run goes on.
     pub async fn destroy(&self, run: &Run, given: &Given<'_>, proposal: Proposal, wish: Wish) -> Result<()> {
-        let delete_data = wish == Wish::DestroyData;
         match self {
             Self::Terraform(workspace) => {
-                workspace.unprotect(run, *given, delete_data, &proposal.plan).await?;
+                workspace.unprotect(run, *given, wish, &proposal.plan).await?;
                 // The first plan is stale where something was unprotected.
-                let planned = workspace.plan_destruction(run, *given, delete_data).await?;
+                let planned = workspace.plan_destruction(run, *given, wish).await?;
                 if planned.plan != proposal.plan {
                     let message = "the infrastructure has changed since the plan was shown";
                     return Err(Error::new(Kind::Input, message).hint("run the same command again"));

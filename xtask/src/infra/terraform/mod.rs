@@ -17,12 +17,11 @@ use crate::outputs::Outputs;
 
 use super::deadline::{operation_deadline, unended};
 use super::plan::{Action, Change, Plan};
-use super::way::Given;
+use super::way::{Given, Wish};
 pub use changes::Planned;
 use events::Event;
 use program::Terraform;
 pub use program::locate;
-pub use vars::Purpose;
 
 /// An environment's terraform, ready to be asked.
 pub struct Workspace {
@@ -33,7 +32,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Finds terraform, writes the variables' file and initialises the folder.
+    /// Finds terraform and initialises the folder.
     ///
     /// # Errors
     /// `Tool` for a terraform that is missing or too old, or a provider that cannot be had; `Auth` and
@@ -41,7 +40,6 @@ impl Workspace {
     pub async fn open(run: &Run, root: &Path, env: &str, infra: &InfraConfig, folder: PathBuf) -> Result<Self> {
         let terraform = Terraform::find(run, root, env, &folder).await?;
         let workspace = Self { terraform, infra: infra.clone(), folder };
-        workspace.write_vars(Purpose::Keep, None)?;
         workspace.terraform.backend(infra.state_bucket.as_deref(), &infra.name)?;
         workspace.terraform.init(run).await?;
         Ok(workspace)
@@ -52,7 +50,7 @@ impl Workspace {
     /// Resources that an interrupted run has made and not written down are taken over: `adopt` has the
     /// addresses of those that Google said exist.
     pub async fn plan(&self, run: &Run, given: Given<'_>, adopt: &[String]) -> Result<Planned> {
-        self.write_vars(Purpose::Keep, given.password.map(|(_, version)| version))?;
+        self.write_vars(Wish::Have, given)?;
         self.terraform.imports(&self.infra, adopt)?;
         let planned = self.plan_with(run, given, &[]).await?;
         // terraform would delete and remake what was being made when it was stopped.
@@ -67,12 +65,12 @@ impl Workspace {
         self.plan_with(run, given, &[]).await
     }
 
-    /// What destroying would do. Bucket and database are kept unless `delete_data`.
-    pub async fn plan_destruction(&self, run: &Run, given: Given<'_>, delete_data: bool) -> Result<Planned> {
-        self.write_vars(Purpose::destruction(delete_data), given.password.map(|(_, version)| version))?;
+    /// What destroying would do. Bucket and database are kept unless the wish names them.
+    pub async fn plan_destruction(&self, run: &Run, given: Given<'_>, wish: Wish) -> Result<Planned> {
+        self.write_vars(wish, given)?;
         self.terraform.imports(&self.infra, &[])?;
         let mut flags = vec!["-destroy".to_owned()];
-        if !delete_data {
+        if wish == Wish::Destroy {
             flags.extend(vars::disposable(&self.infra).iter().map(|module| format!("-target=module.{module}")));
         }
         self.plan_with(run, given, &flags).await
@@ -81,7 +79,7 @@ impl Workspace {
     async fn plan_with(&self, run: &Run, given: Given<'_>, flags: &[String]) -> Result<Planned> {
         let path = self.plan_file();
         let mut args = vec!["plan".to_owned(), format!("-out={}", path.display())];
-        args.extend(self.terraform.var_file());
+        args.push(self.terraform.var_file());
         args.extend(flags.iter().cloned());
         self.terraform.follow(run, "plan", &args, given, |_| {}).await?;
         self.read_plan(run, &path).await
@@ -140,7 +138,7 @@ impl Workspace {
     }
 
     /// Before a destruction: lifts what protects the resources that are to go.
-    pub async fn unprotect(&self, run: &Run, given: Given<'_>, delete_data: bool, goes: &Plan) -> Result<()> {
+    pub async fn unprotect(&self, run: &Run, given: Given<'_>, wish: Wish, goes: &Plan) -> Result<()> {
         let protected = goes.changes.iter().filter(|change| change.action == Action::Delete);
         let targets: Vec<String> = protected
             .filter(|change| keeps_data(&change.resource))
@@ -149,10 +147,10 @@ impl Workspace {
         if targets.is_empty() {
             return Ok(());
         }
-        self.write_vars(Purpose::destruction(delete_data), given.password.map(|(_, version)| version))?;
+        self.write_vars(wish, given)?;
         let path = self.folder.join("unprotect");
         let mut args = vec!["plan".to_owned(), format!("-out={}", path.display())];
-        args.extend(self.terraform.var_file());
+        args.push(self.terraform.var_file());
         args.extend(targets);
         self.terraform.follow(run, "plan", &args, given, |_| {}).await?;
         let planned = self.read_plan(run, &path).await?;
@@ -181,9 +179,8 @@ impl Workspace {
         }
     }
 
-    fn write_vars(&self, purpose: Purpose, password: Option<u64>) -> Result<()> {
-        let vars = vars::vars(&self.infra, purpose, password);
-        self.terraform.write_vars(&vars)
+    fn write_vars(&self, wish: Wish, given: Given<'_>) -> Result<()> {
+        self.terraform.write_vars(&vars::vars(&self.infra, wish, given.password.map(|(_, version)| version)))
     }
 }
 

@@ -76,8 +76,8 @@ impl Terraform {
     }
 
     /// The flag that names the variables' file.
-    pub fn var_file(&self) -> Option<String> {
-        Some(format!("-var-file={}", self.var_file.display()))
+    pub fn var_file(&self) -> String {
+        format!("-var-file={}", self.var_file.display())
     }
 
     /// Writes the variables, for us and for a terraform that is called by hand.

@@ -3,28 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::infra::{ClusterShape, InfraConfig, RegistryNames};
-
-/// What terraform is called for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To have the resources.
-    Keep,
-    /// To be rid of all but the data.
-    Destroy,
-    /// To be rid of everything.
-    DestroyData,
-}
-
-impl Purpose {
-    /// Destroying, with or without the data.
-    pub fn destruction(delete_data: bool) -> Self {
-        if delete_data { Self::DestroyData } else { Self::Destroy }
-    }
-}
+use crate::infra::way::Wish;
 
 /// The variables of `terraform/`. No secret is among them. `password` is the version of the database
 /// user's password.
-pub fn vars(infra: &InfraConfig, purpose: Purpose, password: Option<u64>) -> Value {
+pub fn vars(infra: &InfraConfig, wish: Wish, password: Option<u64>) -> Value {
     let sql = &infra.sql;
     let mut vars = json!({
         "project": infra.project,
@@ -39,8 +22,8 @@ pub fn vars(infra: &InfraConfig, purpose: Purpose, password: Option<u64>) -> Val
         "disk_gb": sql.disk_gb,
         "login": sql.login,
         "private_ip": sql.private_ip,
-        "deletion_protection": infra.deletion_protection && purpose == Purpose::Keep,
-        "delete_data": purpose == Purpose::DestroyData,
+        "deletion_protection": infra.deletion_protection && wish == Wish::Have,
+        "delete_data": wish == Wish::DestroyData,
         "registry": match infra.registry {
             RegistryNames::PkgDev => "pkg.dev",
             RegistryNames::GcrIo => "gcr.io",
@@ -96,18 +79,18 @@ mod tests {
     use crate::config::infra::tests::{gke, kubernetes};
 
     #[test]
-    fn what_a_purpose_protects() {
-        for (purpose, protected, deleted) in
-            [(Purpose::Keep, true, false), (Purpose::Destroy, false, false), (Purpose::DestroyData, false, true)]
+    fn what_a_wish_protects() {
+        for (wish, protected, deleted) in
+            [(Wish::Have, true, false), (Wish::Destroy, false, false), (Wish::DestroyData, false, true)]
         {
-            let vars = vars(&gke(), purpose, None);
+            let vars = vars(&gke(), wish, None);
             assert_eq!((&vars["deletion_protection"], &vars["delete_data"]), (&json!(protected), &json!(deleted)));
         }
     }
 
     #[test]
     fn a_variable_that_has_no_value_is_left_to_its_default() {
-        let vars = vars(&kubernetes(), Purpose::Keep, None);
+        let vars = vars(&kubernetes(), Wish::Have, None);
         for name in ["node_type", "github", "state_bucket", "database_password_version"] {
             assert_eq!(vars.get(name), None, "{name}");
         }
