@@ -48,4 +48,11 @@ mod tests {
             assert_eq!(super::bytes(n), text);
         }
     }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        for (text, expected) in [("", ""), ("a\n  b", "a b"), ("üüü", "üüü"), ("üüüü", "üüü ...")] {
+            assert_eq!(super::shorten(3, text), expected, "{text}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 pub mod deadline;
 pub mod gcloud;
 pub mod plan;
+pub mod proposal;
 pub mod secrets;
 pub mod terraform;
 pub mod way;

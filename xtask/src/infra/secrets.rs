@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::cluster::credentials::{self, Held};
 use crate::cluster::render::{self, Manifests};
@@ -96,14 +97,15 @@ impl Secrets {
         let settings = config.cluster()?;
         let cluster = Cluster::connect(settings).await?;
         let mut made = Vec::new();
+        let google = OnceCell::new();
         let stored = async {
             if self.infra.keys.server && wanted.key.is_none() {
-                let (account, key) = self.make_key(run, "").await?;
+                let (account, key) = self.make_key(run, connected(run, &google).await?, "").await?;
                 wanted.key = Some((key.json, key.id.clone()));
                 made.push((account, key.id));
             }
             if self.infra.keys.pull && wanted.pull.is_none() {
-                let (account, key) = self.make_key(run, "nodes").await?;
+                let (account, key) = self.make_key(run, connected(run, &google).await?, "nodes").await?;
                 let registry = outputs::read(&config.root, env)?.map(|found| found.registry.repository);
                 wanted.pull = Some((docker_config(&registry.unwrap_or_default(), &key.json), key.id.clone()));
                 made.push((account, key.id));
@@ -116,19 +118,18 @@ impl Secrets {
             credentials::store(&cluster, &wanted).await.map(|()| true)
         }
         .await;
-        if stored.is_err() {
-            self.discard(run, &made).await;
+        if let (Err(_), Some(google)) = (&stored, google.get()) {
+            discard(run, google, &made).await;
         }
         stored
     }
 
-    async fn make_key(&self, run: &Run, role: &str) -> Result<(String, keys::Key)> {
+    async fn make_key(&self, run: &Run, google: &Google, role: &str) -> Result<(String, keys::Key)> {
         let account = self.infra.account(role);
         run.ui.step("Making", format!("a key of {account}"));
-        let google = Google::connect(run).await?;
         // Keys that an interrupted run has made, and that nobody holds, are left to people: they may be
         // somebody's after all.
-        let others = keys::list(&google, &account).await?;
+        let others = keys::list(google, &account).await?;
         if !others.is_empty() {
             run.ui.warn(format!(
                 "{account} has {} keys that the cluster does not hold: gcloud iam service-accounts keys list \
@@ -136,21 +137,22 @@ impl Secrets {
                 others.len()
             ));
         }
-        let key = keys::create(&google, &account).await?;
+        let key = keys::create(google, &account).await?;
         Ok((account, key))
     }
+}
 
-    /// Deletes keys that nobody holds.
-    async fn discard(&self, run: &Run, made: &[(String, String)]) {
-        for (account, id) in made {
-            let deleted = match Google::connect(run).await {
-                Ok(google) => keys::delete(&google, account, id).await.map(drop),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = deleted {
-                let why = error.lines().join(": ");
-                run.ui.warn(format!("key {id} of {account} could not be stored, and is not deleted either: {why}"));
-            }
+/// Google, asked for the first time or again.
+async fn connected<'a>(run: &Run, google: &'a OnceCell<Google>) -> Result<&'a Google> {
+    google.get_or_try_init(|| Google::connect(run)).await
+}
+
+/// Deletes keys that nobody holds.
+async fn discard(run: &Run, google: &Google, made: &[(String, String)]) {
+    for (account, id) in made {
+        if let Err(error) = keys::delete(google, account, id).await {
+            let why = error.lines().join(": ");
+            run.ui.warn(format!("key {id} of {account} could not be stored, and is not deleted either: {why}"));
         }
     }
 }

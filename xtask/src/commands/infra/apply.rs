@@ -9,7 +9,8 @@ use super::{Site, Target};
 use crate::commands::Run;
 use crate::error::Result;
 use crate::infra::plan::Plan;
-use crate::infra::way::{Given, Proposal, Wish};
+use crate::infra::proposal::{Proposal, Reached};
+use crate::infra::way::{Given, Wish};
 use crate::{outputs, report};
 
 /// Make what lacks and change what differs; a second run changes nothing
@@ -57,7 +58,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
             // A kept plan was agreed to when it was made.
             agree(run, &proposal.plan, args.yes || args.plan.is_some())?;
             secrets.choose(proposal.password);
-            make(&site, run, &site.given(&secrets), proposal, args.adopt).await?;
+            make(run, &site.given(&secrets), proposal, args.adopt).await?;
         }
         if let Some(password) = secrets.new_password() {
             site.way.set_password(run, password).await?;
@@ -83,15 +84,12 @@ fn agree(run: &Run, plan: &Plan, yes: bool) -> Result<()> {
 
 /// Makes what the proposal says. Resources that turn out to exist are taken over if they are as they
 /// are wanted: an earlier run made them, and died before it could write that down.
-async fn make(site: &Site, run: &Run, given: &Given<'_>, proposal: Proposal, adopt: bool) -> Result<()> {
+async fn make(run: &Run, given: &Given<'_>, proposal: Proposal<'_>, adopt: bool) -> Result<()> {
     let agreed = proposal.plan.clone();
     let mut known: Vec<String> = Vec::new();
     let mut next = proposal;
-    loop {
-        let existing = site.way.apply(run, given, next).await?;
-        if existing.is_empty() {
-            return Ok(());
-        }
-        next = site.way.take_over(run, given, &agreed, &mut known, existing, adopt).await?;
+    while let Reached::Existing(existing) = next.carry_out(run, given).await? {
+        next = existing.take_over(run, given, &agreed, &mut known, adopt).await?;
     }
+    Ok(())
 }

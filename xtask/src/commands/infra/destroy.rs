@@ -45,7 +45,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
             };
             run.ui.confirm(question, "--yes")?;
         }
-        site.way.destroy(run, &site.given(&secrets), proposal, wish).await?;
+        proposal.carry_out(run, &site.given(&secrets)).await?;
     }
     if !args.dry_run {
         if args.delete_data {

@@ -11,13 +11,17 @@ use crate::infra::plan::{Action, Change, Plan};
 /// What a change's first detail says of a resource that was made before.
 pub const TAKEN_OVER: &str = "it exists already, and is taken over";
 
+/// What the change of a resource says whose making was interrupted.
+const INTERRUPTED: &str = "a run was stopped while making it: it is kept, and given the settings of deploy.toml";
+
 /// A plan, and what else is to be known of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// What it does.
+    /// What is to be done.
     pub plan: Plan,
-    /// Resources that it would make anew because their making was interrupted.
-    pub tainted: Vec<String>,
+    /// Resources that are to be kept, and that terraform would make anew because their making was
+    /// interrupted ("tainted").
+    pub unfinished: Vec<String>,
     /// The version of the database user's password that it was made with.
     pub password: Option<u64>,
 }
@@ -72,8 +76,16 @@ impl Planned {
         }
         let mut planned = Self::default();
         for resource in document.resource_changes.iter().filter(|resource| resource.mode == "managed") {
-            if resource.action_reason.as_deref() == Some("replace_because_tainted") {
-                planned.tainted.push(resource.address.clone());
+            let is_tainted = resource.action_reason.as_deref() == Some("replace_because_tainted");
+            if is_tainted && keeps_data(&resource.address) {
+                planned.unfinished.push(resource.address.clone());
+                let details = vec![INTERRUPTED.to_owned()];
+                planned.plan.changes.push(Change {
+                    action: Action::Update,
+                    resource: resource.address.clone(),
+                    details,
+                });
+                continue;
             }
             planned.plan.changes.extend(change(resource));
         }
@@ -81,6 +93,13 @@ impl Planned {
         planned.password = version.and_then(Value::as_u64);
         Ok(planned)
     }
+}
+
+/// Whether a resource holds data, or is slow to make and as it should be.
+pub fn keeps_data(address: &str) -> bool {
+    ["google_sql_database_instance.", "google_storage_bucket.", "google_container_cluster."]
+        .iter()
+        .any(|kind| address.contains(kind))
 }
 
 fn change(resource: &ResourceChange) -> Option<Change> {
@@ -247,10 +266,18 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_resource_is_told_apart() {
-        let mut tainted = resource(&["delete", "create"], json!({ "before": {}, "after": {} }));
-        tainted["action_reason"] = json!("replace_because_tainted");
-        assert_eq!(Planned::parse(&shown(&[tainted])).unwrap().tainted, ["module.a.b.c"]);
+    fn an_unfinished_resource_that_holds_data_is_kept() {
+        let check = |address: &str, action: Action, unfinished: &[&str]| {
+            let mut tainted = resource(&["delete", "create"], json!({ "before": {}, "after": {} }));
+            tainted["action_reason"] = json!("replace_because_tainted");
+            tainted["address"] = json!(address);
+            let planned = Planned::parse(&shown(&[tainted])).unwrap();
+            assert_eq!((planned.plan.changes[0].action, planned.plan.changes.len()), (action, 1), "{address}");
+            assert_eq!(planned.unfinished, unfinished);
+        };
+        check("module.a.b.c", Action::Replace, &[]);
+        let instance = "module.database.google_sql_database_instance.this";
+        check(instance, Action::Update, &[instance]);
     }
 
     #[test]

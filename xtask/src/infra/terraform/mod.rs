@@ -17,8 +17,10 @@ use crate::outputs::Outputs;
 
 use super::deadline::{operation_deadline, unended};
 use super::plan::{Action, Change, Plan};
+use super::proposal::has_changed;
 use super::way::{Given, Wish};
 pub use changes::Planned;
+use changes::keeps_data;
 use events::Event;
 use program::Terraform;
 pub use program::locate;
@@ -52,17 +54,30 @@ impl Workspace {
     pub async fn plan(&self, run: &Run, given: Given<'_>, adopt: &[String]) -> Result<Planned> {
         self.write_vars(Wish::Have, given)?;
         self.terraform.imports(&self.infra, adopt)?;
-        let planned = self.plan_with(run, given, &[]).await?;
-        // terraform would delete and remake what was being made when it was stopped.
-        let tainted: Vec<&str> = planned.tainted.iter().map(String::as_str).filter(|a| keeps_data(a)).collect();
-        if tainted.is_empty() {
-            return Ok(planned);
-        }
-        for address in tainted {
-            run.ui.warn(format!("{address} was being made when a run was stopped: it is kept, and compared"));
-            self.terraform.run(run, &["untaint".to_owned(), address.to_owned()], given).await?;
-        }
         self.plan_with(run, given, &[]).await
+    }
+
+    /// Keeps what was being made when a run was stopped, where terraform would delete and remake it, and
+    /// plans again: how many changes there are. `agreed` is what was shown of them.
+    ///
+    /// # Errors
+    /// `Input` where more is to be done than was agreed to.
+    pub async fn keep_unfinished(
+        &self,
+        run: &Run,
+        given: Given<'_>,
+        agreed: &Plan,
+        unfinished: &[String],
+    ) -> Result<usize> {
+        for address in unfinished {
+            run.ui.step("Keeping", format!("{address}, which was being made when a run was stopped"));
+            self.terraform.run(run, &["untaint".to_owned(), address.clone()], given).await?;
+        }
+        let planned = self.plan_with(run, given, &[]).await?;
+        match is_agreed(agreed, &planned.plan) {
+            Ok(()) => Ok(planned.plan.changes.len()),
+            Err(what) => Err(has_changed().source(what)),
+        }
     }
 
     /// What destroying would do. Bucket and database are kept unless the wish names them.
@@ -187,13 +202,6 @@ impl Workspace {
 /// What terraform says where it is to take over what is not there.
 pub const IS_ABSENT: &str = "Cannot import non-existent remote object";
 
-/// Whether a resource holds data, or is slow to make and as it should be.
-fn keeps_data(address: &str) -> bool {
-    ["google_sql_database_instance.", "google_storage_bucket.", "google_container_cluster."]
-        .iter()
-        .any(|kind| address.contains(kind))
-}
-
 /// Whether a difference is about what Google is never told: how terraform itself treats the resource,
 /// which a resource that is taken over comes without.
 fn is_terraforms_own(difference: &str) -> bool {
@@ -217,6 +225,16 @@ pub fn is_within(agreed: &Plan, next: &Plan) -> std::result::Result<(), String> 
         _ => false,
     };
     let strange = next.changes.iter().find(|change| !is_agreed(change) && !is_same(change));
+    strange.map_or(Ok(()), |change| Err(format!("{change}: {}", change.details.join(", "))))
+}
+
+/// Whether a plan does what was agreed to: no other action, and on no other resource. Else the first
+/// change that is more.
+fn is_agreed(agreed: &Plan, next: &Plan) -> std::result::Result<(), String> {
+    let known = |change: &&Change| {
+        agreed.changes.iter().any(|agreed| (agreed.action, &agreed.resource) == (change.action, &change.resource))
+    };
+    let strange = next.changes.iter().find(|change| !known(change));
     strange.map_or(Ok(()), |change| Err(format!("{change}: {}", change.details.join(", "))))
 }
 
@@ -246,6 +264,21 @@ mod tests {
             (plan(&[(Action::Delete, "b", &[])]), false),
         ] {
             assert_eq!(is_within(&agreed, &next).is_ok(), good, "{next:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_changed_in_place_or_not_at_all() {
+        let agreed = plan(&[(Action::Update, "a", &["a run was stopped while making it"]), (Action::Create, "b", &[])]);
+        for (next, good) in [
+            (plan(&[]), true),
+            (plan(&[(Action::Create, "b", &[])]), true),
+            (plan(&[(Action::Update, "a", &["tier: x -> y"]), (Action::Create, "b", &[])]), true),
+            (plan(&[(Action::Replace, "a", &["region: x -> y"])]), false),
+            (plan(&[(Action::Delete, "b", &[])]), false),
+            (plan(&[(Action::Update, "c", &[])]), false),
+        ] {
+            assert_eq!(is_agreed(&agreed, &next).is_ok(), good, "{next:?}");
         }
     }
 }

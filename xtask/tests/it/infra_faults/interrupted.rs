@@ -25,10 +25,29 @@ fn is_carried_on(site: &Site) {
     let ran = site.apply();
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let ran = site.apply();
-    assert_eq!((ran.code, ran.changed()), (Some(0), Some(false)), "{} {}", ran.out, ran.err);
+    assert_eq!((ran.code, ran.changed()), (Some(0), Some(false)), "{}", ran.out);
     let clean = Site::new(site.via, "").expect("what the other had");
     assert_eq!(clean.apply().code, Some(0));
     assert_eq!(site.state(), clean.state());
+}
+
+/// Looking changes nothing: what terraform would make anew is only shown to be kept, and no plan that
+/// would make it anew is handed out.
+fn is_only_looked_at(site: &Site) {
+    let state = || {
+        let folder = site.root().join("terraform/terraform.tfstate.d/cloud");
+        std::fs::read_to_string(folder.join("terraform.tfstate")).expect("terraform's state")
+    };
+    let before = state();
+    assert!(before.contains("\"status\": \"tainted\""), "{before}");
+    let ran = site.infra(&["plan"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("it is kept") && !ran.out.contains("replace"), "{}", ran.out);
+    let out = site.home.path().join("kept");
+    let ran = site.infra(&["plan", "--out", &out.display().to_string()]);
+    assert_eq!(ran.code, Some(4), "{}", ran.err);
+    assert!(ran.cause().contains("google_sql_database_instance") && !out.exists(), "{}", ran.err);
+    assert_eq!(state(), before);
 }
 
 fn kill(signal: &str, of: &[String]) {
@@ -48,6 +67,23 @@ fn ctrl_c_in_the_middle_of_an_apply() {
         assert_eq!(child.wait().expect("it ends").code(), Some(130), "{via:?}");
         is_carried_on(&site);
     }
+}
+
+#[test]
+fn what_holds_data_is_kept_though_nobody_saw_its_making_end() {
+    let Some(site) = Site::new(Via::Terraform, "") else { return };
+    // terraform calls it tainted: made, and not read.
+    site.google.fail(&Rule::once("sql", "GET", "/instances/mlflow$", Fault::PermissionDenied));
+    let ran = site.apply();
+    assert_eq!(ran.code, Some(15), "{}", ran.err);
+    is_only_looked_at(&site);
+    let made = |site: &Site| {
+        let log = site.google.log();
+        log.iter().filter(|entry| entry.method == "POST" && entry.path.ends_with("/instances")).count()
+    };
+    assert_eq!(made(&site), 1);
+    is_carried_on(&site);
+    assert_eq!(made(&site), 1, "the instance was made anew");
 }
 
 #[test]
