@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cache;
-use crate::config::infra::{DATABASE, InfraConfig, RegistryNames, SqlLogin};
+use crate::config::infra::{DATABASE, InfraConfig, RegistryNames, SqlLogin, tier};
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// The version of the contract. Raised when an older program would misread it.
@@ -177,6 +177,9 @@ impl Outputs {
             ("database.private-ip", self.database.private_ip.to_string()),
             ("image.repository", format!("{}/server", self.registry.repository)),
         ]);
+        if let Some(connections) = tier::connections(&self.database.tier) {
+            settings.insert("database.max-connections", connections.to_string());
+        }
         if let Some(cluster) = &self.cluster {
             settings.insert("context", self.context(cluster));
             settings.insert("kubeconfig", format!("{FOLDER}/{env}/{KUBECONFIG}"));

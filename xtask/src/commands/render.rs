@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::builders::draft::{Draft, Options};
+use crate::cluster::budget;
 use crate::cluster::render::{Inputs, Manifests, Secrets, render};
 use crate::cluster::{Object, ObjectKind};
 use crate::commands::Run;
@@ -35,6 +36,7 @@ pub struct Args {
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
     let cluster = config.cluster()?;
+    budget::check(cluster)?.into_iter().for_each(|warning| run.ui.warn(warning));
     let manifests = Manifests::read(&config.root)?;
     let secrets = Secrets::read(cluster)?;
     let (image, version) = match args.image {

@@ -167,10 +167,13 @@ impl<'v, 's> Table<'v, 's> {
             }
             (None, Some(toml::Value::Integer(number))) => (*number, Origin::File),
             (None, Some(other)) => return Err(self.wrong(key, "a number", other)),
-            (None, None) => {
-                self.note(key, default.as_ref().map(ToString::to_string), Origin::Default);
-                return Ok(default);
-            }
+            (None, None) => match self.made(key).and_then(|made| made.parse().ok()) {
+                Some(made) => (made, Origin::Infra),
+                None => {
+                    self.note(key, default.as_ref().map(ToString::to_string), Origin::Default);
+                    return Ok(default);
+                }
+            },
         };
         let value = T::try_from(number).map_err(|_| {
             Error::new(Kind::Config, format!("{origin}: {}: {number} is out of range", self.dotted(key)))

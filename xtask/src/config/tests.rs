@@ -298,6 +298,22 @@ fn what_infra_has_made_needs_no_second_mention() {
 }
 
 #[test]
+fn a_database_takes_what_its_tier_allows_or_the_file_says() {
+    let check = |text: &str, expected: Option<u32>| {
+        assert_eq!(load(text, true).unwrap().cluster().unwrap().max_connections, expected, "{text}");
+    };
+    let database = |lines: &str| format!("{}[environment.e.database]\n{lines}\n", with_infra("gke", ""));
+    check(&with_infra("gke", ""), Some(100));
+    check(&with_infra("gke", "tier = \"db-g1-small\""), Some(50));
+    check(&database("max-connections = 300"), Some(300));
+    // Another instance is none of infra's.
+    check(&database("instance = \"p:r:other\""), None);
+    let uri = with_infra("kubernetes", "") + "[environment.e.database]\nuri-variable = \"URI\"\n";
+    check(&uri, None);
+    check(&format!("{uri}max-connections = 80\n"), Some(80));
+}
+
+#[test]
 fn the_file_beats_what_infra_has_made() {
     let text = with_infra("gke", "") + "[environment.e.artifacts]\nuri = \"gs://other\"\nkey-file = \"key\"\n";
     let config = load(&text, true).unwrap();

@@ -137,12 +137,17 @@ async fn security(cluster: &Cluster) -> Result<Check> {
 /// Whether the database takes as many connections as the server may open.
 pub(super) fn budget(settings: &ClusterConfig, limit: Limit) -> Check {
     let name = "connections";
-    let demand = Demand::of(&settings.server);
+    let demand = Demand::of(settings);
     let sum = demand.sum();
     let Limit { connections, from } = limit;
+    let (connections, from) = match (connections, settings.max_connections) {
+        (None, Some(said)) => (Some(said.into()), "database.max-connections in deploy.toml".to_owned()),
+        _ => (connections, from),
+    };
     let Some(connections) = connections else {
-        let fix = format!("compare {} with what `SHOW max_connections` of the database says", demand.most());
-        return Check::unknown(name, format!("{sum}; {from}"), Some(&fix));
+        let fix = "set database.max-connections in deploy.toml to what `SHOW max_connections` of the database says: \
+                   the server's pools then fit";
+        return Check::unknown(name, format!("{sum}; {from}"), Some(fix));
     };
     let seen = format!("{sum}; the database takes {connections} ({from})");
     match demand.verdict(connections) {

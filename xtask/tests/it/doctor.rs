@@ -71,7 +71,7 @@ impl World {
         let google = Google::start(Options { projects: vec![project], ..Options::default() });
         let world = Self { home, google };
         world.settings(&format!(
-            "[environment.lab]\nkind = \"gke\"\n[environment.lab.env]\nMLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW = \"25\"\n\
+            "[environment.lab]\nkind = \"gke\"\n\
              [environment.lab.infra]\nproject = \"{PROJECT}\"\nregion = \"europe-west1\"\n{infra}"
         ));
         world
@@ -264,7 +264,7 @@ fn a_push_is_tried_without_leaving_anything() {
     fs::write(world.home.file("docker/config.json"), login.to_string()).expect("a file");
     let answer = world.sees("registry", "ok", &["user ada (docker login) may push"]);
     answer.says("image pulls", "ok", &["as a pull secret"]);
-    answer.says("connections", "unknown", &["up to 414 connections", "SHOW max_connections"]);
+    answer.says("connections", "unknown", &["up to 552 connections", "SHOW max_connections"]);
     answer.says("cluster", "missing", &["kubeconfig"]);
     answer.says("rights", "unknown", &["not asked: no connection to the cluster"]);
     assert!(!answer.stderr.contains(&password) && !answer.checks.to_string().contains(&password));

@@ -4,9 +4,10 @@
 pub(crate) mod envs;
 pub mod server;
 mod smoke;
+mod threads;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use envs::Python;
 use server::{Database, Server};
@@ -14,6 +15,16 @@ use server::{Database, Server};
 /// The walk's folder.
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mlflow")
+}
+
+/// Adds our own files in the image.
+fn as_in_the_image(command: &mut Command) {
+    let rootfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mlflow_server/rootfs");
+    let packages = rootfs.join("opt/mlflow/lib/python3.13/site-packages");
+    command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
+    let logging = rootfs.join("etc/mlflow/logging.yaml");
+    let options = format!("--log-config {} --http mlflow_server_drain:DrainingProtocol", logging.display());
+    command.env("MLFLOW_UVICORN_OPTS", options);
 }
 
 /// Runs a script of MLflow's full client against `server`; panics with what it printed.
@@ -60,13 +71,7 @@ fn mlflows_own_client_logs_a_model_and_reads_it_back() {
 
 #[test]
 fn a_kept_connection_loses_no_request_when_the_server_stops() {
-    let rootfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mlflow_server/rootfs");
-    let packages = rootfs.join("opt/mlflow/lib/python3.13/site-packages");
-    let started = Server::start_with(&Database::sqlite(), |_, command| {
-        command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.env("MLFLOW_UVICORN_OPTS", "--http mlflow_server_drain:DrainingProtocol");
-    });
-    let Some(server) = started else { return };
+    let Some(server) = Server::start_with(&Database::sqlite(), |_, command| as_in_the_image(command)) else { return };
     let mut kept = server::Connection::open(&server);
     let mut silent = server::Connection::open(&server);
     assert!(!kept.get("/health").contains("connection: close"));

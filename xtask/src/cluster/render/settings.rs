@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::cluster::NAME;
+use crate::cluster::budget::{Demand, MAX_OVERFLOW, POOL_SIZE};
 use crate::config::cluster::{CloudSql, ClusterConfig};
 
 /// Where the sidecar listens.
@@ -18,6 +19,11 @@ pub fn data(file: &BTreeMap<String, String>, config: &ClusterConfig) -> BTreeMap
     let mut data = file.clone();
     if !config.access.hosts.is_empty() {
         data.insert("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS".to_owned(), allowed_origins(&config.access.hosts).join(","));
+    }
+    if config.max_connections.is_some() {
+        let Demand { pool, overflow, .. } = Demand::of(config);
+        data.insert(POOL_SIZE.0.to_owned(), pool.to_string());
+        data.insert(MAX_OVERFLOW.0.to_owned(), overflow.to_string());
     }
     data.extend(config.server.env.clone());
     data.insert("MLFLOW_WORKERS".to_owned(), config.server.workers.to_string());
@@ -143,6 +149,21 @@ mod tests {
         assert_eq!(origins(&config).as_deref(), Some(expected));
         config.server.env.insert("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS".to_owned(), "https://a.b".to_owned());
         assert_eq!(origins(&config).as_deref(), Some("https://a.b"));
+    }
+
+    #[test]
+    fn pools_fit_the_database_where_it_is_known() {
+        let check = |limit: Option<u32>, env: &[&str], expected: [Option<&str>; 2]| {
+            let mut config = kubernetes();
+            (config.server.replicas, config.server.workers, config.max_connections) = (1, 1, limit);
+            config.server.env = env.iter().map(|value| (POOL_SIZE.0.to_owned(), (*value).to_owned())).collect();
+            let data = data(&BTreeMap::new(), &config);
+            let found = [POOL_SIZE.0, MAX_OVERFLOW.0].map(|name| data.get(name).map(String::as_str));
+            assert_eq!(found, expected, "{limit:?} {env:?}");
+        };
+        check(None, &[], [None, None]);
+        check(Some(100), &[], [Some("4"), Some("10")]);
+        check(Some(100), &["6"], [Some("6"), Some("8")]);
     }
 
     #[test]

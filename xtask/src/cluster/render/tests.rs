@@ -33,6 +33,7 @@ pub fn kubernetes() -> ClusterConfig {
             env: BTreeMap::new(),
         },
         database: Database::Uri(Source::Variable("URI".to_owned())),
+        max_connections: None,
         artifacts: Artifacts { uri: "gs://bucket".to_owned(), identity: Identity::Ambient },
         access: Access::default(),
         rollout: RolloutConfig { deadline: Duration::from_secs(300), soak: Duration::from_secs(5), keep: 3 },

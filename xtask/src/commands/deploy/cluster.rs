@@ -21,6 +21,7 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     let begun = Instant::now();
     let cache = Cache::open()?;
     // What this machine can refuse comes before anything is asked elsewhere.
+    let budget = budget::check(settings)?;
     let manifests = Manifests::read(&config.root)?;
     let mut secrets = Secrets::read(settings)?;
     let source = Source::of(args.image.as_deref())?;
@@ -62,10 +63,7 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     for warning in preflight::quota_warnings(&observed.quotas, &wanted.objects, observed.deployment.as_ref()) {
         run.ui.warn(warning);
     }
-    let tier = config.infra.as_ref().map(|infra| infra.sql.tier.as_str());
-    if let Some(warning) = tier.and_then(|tier| budget::warning(&settings.server, tier)) {
-        run.ui.warn(warning);
-    }
+    budget.into_iter().for_each(|warning| run.ui.warn(warning));
     let course = match args.dry_run {
         true => deploy::foresee(&cluster, &observed, options, &wanted).await?,
         false => deploy::carry_out(run, &cluster, &observed, options, &wanted).await?,

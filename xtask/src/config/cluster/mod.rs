@@ -35,6 +35,8 @@ pub struct ClusterConfig {
     pub server: ServerConfig,
     /// Where runs, metrics and models are recorded.
     pub database: Database,
+    /// How many connections the database takes; `None`: nobody said.
+    pub max_connections: Option<u32>,
     /// Where artifacts are kept.
     pub artifacts: Artifacts,
     /// How clients reach it.

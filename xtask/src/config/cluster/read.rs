@@ -31,12 +31,23 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
     }
     let pull_secret = pull_secret(table)?;
     let artifacts = artifacts(root, table)?;
-    let database = match kind {
+    let (database, max_connections) = match kind {
         ClusterKind::Gke => cloud_sql(root, table, &artifacts.identity)?,
         ClusterKind::Kubernetes if speaks_of_cloud_sql(table)? => cloud_sql(root, table, &artifacts.identity)?,
         ClusterKind::Kubernetes => uri(root, table)?,
     };
-    Ok(ClusterConfig { kubeconfig, context, namespace, server, database, artifacts, access, rollout, pull_secret })
+    Ok(ClusterConfig {
+        kubeconfig,
+        context,
+        namespace,
+        server,
+        database,
+        max_connections,
+        artifacts,
+        access,
+        rollout,
+        pull_secret,
+    })
 }
 
 /// The namespace of a server in a cluster.
@@ -152,8 +163,9 @@ fn speaks_of_cloud_sql(table: &mut Table<'_, '_>) -> Result<bool> {
     }
 }
 
-fn uri(root: &Path, table: &mut Table<'_, '_>) -> Result<Database> {
+fn uri(root: &Path, table: &mut Table<'_, '_>) -> Result<(Database, Option<u32>)> {
     let mut table = table.nested("database")?;
+    table.forget_made();
     let file = file(root, &mut table, "uri-file")?;
     let variable = variable(&mut table, "uri-variable")?;
     let existing = existing(&mut table, "secret", "key", "uri")?;
@@ -164,11 +176,12 @@ fn uri(root: &Path, table: &mut Table<'_, '_>) -> Result<Database> {
              or secret (a Secret of the namespace)",
         )
     })?;
+    let max_connections = table.integer("max-connections", None)?;
     table.finish()?;
-    Ok(Database::Uri(secret))
+    Ok((Database::Uri(secret), max_connections))
 }
 
-fn cloud_sql(root: &Path, table: &mut Table<'_, '_>, identity: &Identity) -> Result<Database> {
+fn cloud_sql(root: &Path, table: &mut Table<'_, '_>, identity: &Identity) -> Result<(Database, Option<u32>)> {
     let mut table = table.nested("database")?;
     let instance = table.required("instance", "the Cloud SQL instance: \"PROJECT:REGION:INSTANCE\"")?;
     checks::instance(&instance).map_err(|why| table.refuse("instance", why))?;
@@ -214,8 +227,12 @@ fn cloud_sql(root: &Path, table: &mut Table<'_, '_>, identity: &Identity) -> Res
         private_ip: table.boolean("private-ip", false)?,
         admin_api,
     };
+    if table.says(&["instance"]) {
+        table.forget_made();
+    }
+    let max_connections = table.integer("max-connections", None)?;
     table.finish()?;
-    Ok(Database::CloudSql(database))
+    Ok((Database::CloudSql(database), max_connections))
 }
 
 fn at_least_one<T>(table: &mut Table<'_, '_>, key: &str) -> Result<T>

@@ -2,6 +2,7 @@
 
 mod checks;
 mod read;
+pub mod tier;
 
 use std::collections::BTreeMap;
 

@@ -6,11 +6,10 @@ mod storage;
 
 use serde_json::Value;
 
-use crate::cluster::budget;
 use crate::commands::Run;
 use crate::config::Config;
 use crate::config::cluster::{CloudSql, ClusterConfig};
-use crate::config::infra::InfraConfig;
+use crate::config::infra::{InfraConfig, tier};
 use crate::error::{Error, Kind, Result};
 use crate::google::{Ask, Google, Login, Service};
 
@@ -156,7 +155,7 @@ fn limit_of(instance: Option<&Value>, wanted: Option<&str>) -> Limit {
         return Limit { connections: Some(connections), from: "its flag max_connections".to_owned() };
     }
     let tier = settings.and_then(|settings| settings["tier"].as_str()).or(wanted);
-    match tier.map(|tier| (tier, budget::of_tier(tier))) {
+    match tier.map(|name| (name, tier::connections(name))) {
         Some((tier, Some(connections))) => Limit { connections: Some(connections), from: format!("tier {tier}") },
         Some((tier, None)) => {
             Limit { connections: None, from: format!("the tier {tier} does not tell how many it takes") }

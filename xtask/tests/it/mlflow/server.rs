@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use testbed::{Home, Service, command, free_port, require};
 
 use super::envs::Python;
@@ -189,6 +190,18 @@ impl Connection {
     /// The head of the answer, in lower case.
     pub fn get(&mut self, path: &str) -> String {
         write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+        self.answer().0
+    }
+
+    /// The head of the answer, in lower case, and its body.
+    pub fn post(&mut self, path: &str, body: &Value) -> (String, String) {
+        let body = body.to_string();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+        write!(self.0.get_mut(), "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("the server reads");
+        self.answer()
+    }
+
+    fn answer(&mut self) -> (String, String) {
         let (mut head, mut line) = (String::new(), String::new());
         while self.0.read_line(&mut line).expect("the server answers") > 2 {
             head.push_str(&line.to_ascii_lowercase());
@@ -197,7 +210,7 @@ impl Connection {
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
         let mut body = vec![0; length.trim().parse().expect("a number")];
         self.0.read_exact(&mut body).expect("the whole body");
-        head
+        (head, String::from_utf8_lossy(&body).into_owned())
     }
 }
 
