@@ -141,6 +141,10 @@ fn memory_grows_with_the_workers() {
         let config = cluster("kubernetes", "", &format!("workers = {workers}")).unwrap();
         assert_eq!(config.server.memory, memory);
     }
+    for (value, memory) in [("true", "2816Mi"), ("false", "1Gi")] {
+        let line = format!("MLFLOW_SERVER_ENABLE_JOB_EXECUTION = \"{value}\"");
+        assert_eq!(cluster("kubernetes", "env", &line).unwrap().server.memory, memory);
+    }
 }
 
 #[test]
