@@ -256,12 +256,11 @@ fn plausible(cluster: &Cluster, object: &Object) -> Result<()> {
 }
 
 fn refused(cluster: &Cluster, doing: &str, object: &Object, error: kube::Error) -> Error {
-    let unknown_kind =
-        object.kind == ObjectKind::HttpRoute && failure::is_missing(&error) && !is_namespace_missing(&error);
+    let is_unknown = failure::is_missing(&error) && !is_namespace_missing(&error);
     let error = failure::explain(cluster, doing, error);
-    match unknown_kind {
-        true => error.hint("install the Gateway API in the cluster, or leave access.gateway out of deploy.toml"),
-        false => error,
+    match object.kind.lacking().filter(|_| is_unknown) {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 

@@ -28,11 +28,15 @@ pub enum ObjectKind {
     HorizontalPodAutoscaler,
     /// `gateway.networking.k8s.io/v1`.
     HttpRoute,
+    /// `monitoring.coreos.com/v1`.
+    PodMonitor,
+    /// `monitoring.googleapis.com/v1`.
+    PodMonitoring,
 }
 
 impl ObjectKind {
     /// All, in the order in which they are applied.
-    pub const ALL: [ObjectKind; 10] = [
+    pub const ALL: [ObjectKind; 12] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -43,6 +47,8 @@ impl ObjectKind {
         Self::Deployment,
         Self::HorizontalPodAutoscaler,
         Self::HttpRoute,
+        Self::PodMonitor,
+        Self::PodMonitoring,
     ];
 
     /// API group, version, kind and plural.
@@ -60,6 +66,8 @@ impl ObjectKind {
                 ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
             }
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
+            Self::PodMonitor => ("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors"),
+            Self::PodMonitoring => ("monitoring.googleapis.com", "v1", "PodMonitoring", "podmonitorings"),
         }
     }
 
@@ -81,6 +89,22 @@ impl ObjectKind {
     /// Whether objects of this kind live in a namespace.
     pub const fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace)
+    }
+
+    /// What to do where a cluster does not have this kind; `None`: every cluster has it.
+    pub const fn lacking(self) -> Option<&'static str> {
+        match self {
+            Self::HttpRoute => Some("install the Gateway API in the cluster, or leave gateway out of deploy.toml"),
+            Self::PodMonitor => Some(
+                "install the Prometheus Operator in the cluster; or set metrics in deploy.toml to pod-monitoring \
+                 (Google's managed Prometheus) or annotations (any Prometheus that looks for them)",
+            ),
+            Self::PodMonitoring => Some(
+                "turn on managed collection in the cluster (gcloud container clusters update NAME \
+                 --enable-managed-prometheus); or set metrics in deploy.toml to pod-monitor or annotations",
+            ),
+            _ => None,
+        }
     }
 
     /// The kind of a manifest's `kind`.

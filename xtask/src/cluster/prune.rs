@@ -16,7 +16,9 @@ use super::{MANAGED_BY, MANAGER, call, failure};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The kinds that are pruned; what a person would lose data with is never among them.
-const KINDS: [ObjectKind; 9] = [
+const KINDS: [ObjectKind; 11] = [
+    ObjectKind::PodMonitoring,
+    ObjectKind::PodMonitor,
     ObjectKind::HttpRoute,
     ObjectKind::HorizontalPodAutoscaler,
     ObjectKind::Deployment,

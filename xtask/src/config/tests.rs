@@ -164,6 +164,7 @@ fn a_mistake_about_a_cluster_is_named() {
         ("kubernetes", "", "gateway = \"infra/external\"", "add hosts"),
         ("kubernetes", "", "gateway = \"external\"", "not a Gateway"),
         ("kubernetes", "", "load-balancer = \"yes\"", "environment.e.load-balancer is string where true or false"),
+        ("kubernetes", "", "metrics = \"pod-monitors\"", "did you mean \"pod-monitor\"?"),
         ("kubernetes", "", "deadline = 1", "environment.e.deadline: 1 seconds are out of range | use 10 to 86400"),
         ("kubernetes", "", "keep-releases = 0", "environment.e.keep-releases"),
         ("kubernetes", "", "pull-secret = \"allways\"", "did you mean \"always\"?"),

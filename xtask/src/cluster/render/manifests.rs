@@ -23,6 +23,8 @@ pub const FOLDER: &str = "kubernetes";
 const AUTOSCALER: &str = "options/horizontal-pod-autoscaler.yaml";
 const BALANCER: &str = "options/load-balancer.yaml";
 const ROUTE: &str = "options/http-route.yaml";
+const MONITOR: &str = "options/pod-monitor.yaml";
+const MONITORING: &str = "options/pod-monitoring.yaml";
 
 /// What `kubernetes/` holds.
 #[derive(Clone, Debug)]
@@ -47,6 +49,10 @@ pub struct Manifests {
     pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// An option: the way from a Gateway, an HTTPRoute.
     pub route: Option<Value>,
+    /// An option: who fetches metrics, a PodMonitor.
+    pub monitor: Option<Value>,
+    /// An option: the same at Google, a PodMonitoring.
+    pub monitoring: Option<Value>,
 }
 
 impl Manifests {
@@ -75,7 +81,9 @@ impl Manifests {
             others: all.iter().map(other).collect::<Result<_>>()?,
             balancer: single(option(BALANCER)?, "Service")?,
             autoscaler: single(option(AUTOSCALER)?, "HorizontalPodAutoscaler")?,
-            route: route(option(ROUTE)?)?,
+            route: untyped(option(ROUTE)?, ObjectKind::HttpRoute)?,
+            monitor: untyped(option(MONITOR)?, ObjectKind::PodMonitor)?,
+            monitoring: untyped(option(MONITORING)?, ObjectKind::PodMonitoring)?,
         };
         no_values(&manifests.secret)?;
         Ok(manifests)
@@ -100,6 +108,16 @@ impl Manifests {
     /// The HTTPRoute.
     pub fn route(&self) -> Result<&Value> {
         self.route.as_ref().ok_or_else(|| Self::missing_option(ROUTE, "gateway"))
+    }
+
+    /// The PodMonitor.
+    pub fn monitor(&self) -> Result<&Value> {
+        self.monitor.as_ref().ok_or_else(|| Self::missing_option(MONITOR, "metrics = \"pod-monitor\""))
+    }
+
+    /// The PodMonitoring.
+    pub fn monitoring(&self) -> Result<&Value> {
+        self.monitoring.as_ref().ok_or_else(|| Self::missing_option(MONITORING, "metrics = \"pod-monitoring\""))
     }
 }
 
@@ -182,7 +200,10 @@ fn other(document: &Document) -> Result<Object> {
             json::<Secret>(document)?
         }
         ObjectKind::Namespace | ObjectKind::Deployment => document.value.clone(),
-        ObjectKind::HorizontalPodAutoscaler | ObjectKind::HttpRoute => {
+        ObjectKind::HorizontalPodAutoscaler
+        | ObjectKind::HttpRoute
+        | ObjectKind::PodMonitor
+        | ObjectKind::PodMonitoring => {
             let message = format!("{}: a {kind} is an option", document.file);
             return Err(Error::new(Kind::Input, message).hint(format!("its file belongs in {FOLDER}/options/")));
         }
@@ -212,8 +233,9 @@ fn single<T: DeserializeOwned + Serialize>(documents: Option<Vec<Document>>, kin
     only(documents, kind)?.map(|document| document.typed()).transpose()
 }
 
-fn route(documents: Option<Vec<Document>>) -> Result<Option<Value>> {
-    Ok(only(documents, ObjectKind::HttpRoute.kind())?.map(|document| document.value))
+/// An object whose type is not Kubernetes' own.
+fn untyped(documents: Option<Vec<Document>>, kind: ObjectKind) -> Result<Option<Value>> {
+    Ok(only(documents, kind.kind())?.map(|document| document.value))
 }
 
 fn no_values(secret: &Secret) -> Result<()> {

@@ -4,6 +4,7 @@
 //! There is no template: the manifests are objects, and the environment's fields are set in them.
 
 mod manifests;
+mod metrics;
 mod pod;
 mod secrets;
 mod settings;
@@ -21,7 +22,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{MANAGED_BY, MANAGER, NAME, Object, ObjectKind, PREFIX};
-use crate::config::cluster::{ClusterConfig, Database, Identity, PullSecret};
+use crate::config::cluster::{ClusterConfig, Database, Identity, Metrics, PullSecret};
 use crate::error::{Error, Kind, Result};
 use crate::registry::Reference;
 
@@ -69,6 +70,8 @@ pub fn kinds(config: &ClusterConfig) -> Vec<ObjectKind> {
     let is_rendered = |kind: &ObjectKind| match kind {
         ObjectKind::HorizontalPodAutoscaler => config.server.max_replicas.is_some(),
         ObjectKind::HttpRoute => config.access.gateway.is_some(),
+        ObjectKind::PodMonitor => config.metrics == Metrics::PodMonitor,
+        ObjectKind::PodMonitoring => config.metrics == Metrics::PodMonitoring,
         _ => true,
     };
     ObjectKind::ALL.into_iter().filter(is_rendered).collect()
@@ -119,6 +122,7 @@ pub fn render(manifests: &Manifests, inputs: &Inputs<'_>) -> Result<Vec<Object>>
     if let Some(gateway) = &config.access.gateway {
         add(route(manifests.route()?, gateway, &config.access.hosts));
     }
+    metrics::objects(manifests, config)?.into_iter().for_each(&mut add);
     manifests.others.iter().cloned().for_each(add);
 
     for object in &mut objects {

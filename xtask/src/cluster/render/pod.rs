@@ -47,6 +47,7 @@ pub fn deployment(manifest: &Deployment, inputs: &Inputs<'_>, names: &Names) -> 
     };
     spec.progress_deadline_seconds = i32::try_from(config.rollout.deadline.as_secs()).ok();
     check_labels(&spec.selector.match_labels, spec.template.metadata.as_ref().and_then(|meta| meta.labels.as_ref()))?;
+    super::metrics::annotate(spec.template.metadata.get_or_insert_default(), config.metrics);
     let pod = spec.template.spec.as_mut().ok_or_else(|| wrong("its pods have no spec"))?;
     rename(pod, names);
     sidecar(pod, config.database.cloud_sql())?;

@@ -25,6 +25,7 @@ pub fn data(file: &BTreeMap<String, String>, config: &ClusterConfig) -> BTreeMap
         data.insert(POOL_SIZE.0.to_owned(), pool.to_string());
         data.insert(MAX_OVERFLOW.0.to_owned(), overflow.to_string());
     }
+    data.extend(super::metrics::settings(config.metrics));
     data.extend(config.server.env.clone());
     data.insert("MLFLOW_WORKERS".to_owned(), config.server.workers.to_string());
     data.insert("MLFLOW_ARTIFACTS_DESTINATION".to_owned(), config.artifacts.uri.clone());

@@ -11,7 +11,7 @@ use super::secrets::SecretText;
 use super::*;
 use crate::cluster::{CONTAINER, ObjectKind};
 use crate::config::cluster::{
-    Access, Artifacts, CloudSql, PROXY_IMAGE, PullSecret, RolloutConfig, Secret as Source, ServerConfig,
+    Access, Artifacts, CloudSql, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret as Source, ServerConfig,
 };
 
 const IMAGE: &str =
@@ -36,6 +36,7 @@ pub fn kubernetes() -> ClusterConfig {
         max_connections: None,
         artifacts: Artifacts { uri: "gs://bucket".to_owned(), identity: Identity::Ambient },
         access: Access::default(),
+        metrics: Metrics::None,
         rollout: RolloutConfig { deadline: Duration::from_secs(300), soak: Duration::from_secs(5), keep: 3 },
         pull_secret: PullSecret::Never,
     }

@@ -24,6 +24,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("curl", "curl"),
     ("pg_createcluster", "postgresql"),
+    ("promtool", "prometheus"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
 ];
 

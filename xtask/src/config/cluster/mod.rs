@@ -41,6 +41,8 @@ pub struct ClusterConfig {
     pub artifacts: Artifacts,
     /// How clients reach it.
     pub access: Access,
+    /// Who fetches the server's metrics.
+    pub metrics: Metrics,
     /// How a rollout is judged.
     pub rollout: RolloutConfig,
     /// Whether the credentials that pushed are handed to the cluster as a pull secret.
@@ -149,6 +151,30 @@ pub struct Access {
     pub load_balancer: bool,
     /// The Gateway (`NAMESPACE/NAME`) that an HTTPRoute is attached to.
     pub gateway: Option<String>,
+}
+
+/// Who fetches the server's metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nobody: it has none.
+    #[default]
+    None,
+    /// A Prometheus that looks for the annotations `prometheus.io/...` of pods.
+    Annotations,
+    /// The Prometheus Operator, told by a PodMonitor.
+    PodMonitor,
+    /// Google's managed Prometheus, told by a PodMonitoring.
+    PodMonitoring,
+}
+
+impl Metrics {
+    /// As it is written in `deploy.toml`.
+    pub const NAMES: [(&str, Self); 4] = [
+        ("none", Self::None),
+        ("annotations", Self::Annotations),
+        ("pod-monitor", Self::PodMonitor),
+        ("pod-monitoring", Self::PodMonitoring),
+    ];
 }
 
 /// How a rollout is judged.

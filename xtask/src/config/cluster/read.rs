@@ -7,7 +7,7 @@ use crate::error::Result;
 
 use super::checks::{self, Unit};
 use super::{
-    Access, Artifacts, CloudSql, ClusterConfig, ClusterKind, Database, Identity, PROXY_IMAGE, PullSecret,
+    Access, Artifacts, CloudSql, ClusterConfig, ClusterKind, Database, Identity, Metrics, PROXY_IMAGE, PullSecret,
     RolloutConfig, Secret, ServerConfig,
 };
 
@@ -25,6 +25,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
     let kubeconfig = table.string("kubeconfig", None)?.map(|path| root.join(path));
     let server = server(table)?;
     let access = access(table)?;
+    let metrics = table.choice("metrics", &Metrics::NAMES, "none")?;
     let rollout = RolloutConfig {
         deadline: table.seconds("deadline", 600, 10..=86_400)?,
         soak: table.seconds("soak", 30, 0..=3_600)?,
@@ -49,6 +50,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
         max_connections,
         artifacts,
         access,
+        metrics,
         rollout,
         pull_secret,
     })

@@ -189,8 +189,13 @@ impl Connection {
 
     /// The head of the answer, in lower case.
     pub fn get(&mut self, path: &str) -> String {
+        self.read(path).0
+    }
+
+    /// The head of the answer, in lower case, and its body.
+    pub fn read(&mut self, path: &str) -> (String, String) {
         write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
-        self.answer().0
+        self.answer()
     }
 
     /// The head of the answer, in lower case, and its body.

@@ -1,0 +1,129 @@
+//! The dashboard and the alerts, beside the metrics of a real server.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use testbed::{Home, require};
+
+use super::envs::Python;
+use super::server::{Connection, Database, Server};
+
+/// Metrics of others: Prometheus itself, kube-state-metrics, the kubelet, the Cloud SQL Auth Proxy
+/// (cloudsqlconn/internal/trace/metrics.go).
+const OTHERS: [&str; 10] = [
+    "up",
+    "kube_pod_container_resource_limits",
+    "kube_pod_container_status_restarts_total",
+    "kube_pod_status_ready",
+    "kube_pod_status_reason",
+    "container_cpu_usage_seconds_total",
+    "container_memory_working_set_bytes",
+    "cloudsqlconn_dial_failure_count",
+    "cloudsqlconn_dial_latency_bucket",
+    "cloudsqlconn_open_connections",
+];
+
+fn file(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kubernetes/observability");
+    fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn rules() -> Value {
+    serde_saphyr::from_str(&file("rules.yaml")).expect("YAML")
+}
+
+/// All texts at a key, however deep.
+fn texts(value: &Value, key: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            found.extend(map.get(key).and_then(Value::as_str).map(str::to_owned));
+            map.values().for_each(|value| texts(value, key, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| texts(value, key, found)),
+        _ => {}
+    }
+}
+
+/// The metrics in an expression: what stands before `{`.
+fn metrics(expression: &str) -> Vec<&str> {
+    let name = |part: &str| part.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |at| at + 1);
+    let parts: Vec<&str> = expression.split('{').collect();
+    parts[..parts.len() - 1].iter().map(|part| &part[name(part)..]).collect()
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+    let Some(server) = Server::start(&Database::sqlite()) else { return };
+    let mut connection = Connection::open(&server);
+    let (head, _) = connection.post("/api/2.0/mlflow/experiments/create", &json!({ "name": "metrics" }));
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    let (_, text) = connection.read("/metrics");
+    let real: BTreeSet<&str> = text.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    assert!(real.contains("mlflow_http_request_total"), "{text}");
+
+    let mut expressions = Vec::new();
+    texts(&serde_json::from_str(&file("dashboard.json")).expect("JSON"), "expr", &mut expressions);
+    texts(&rules(), "expr", &mut expressions);
+    let mut unused = BTreeSet::from(OTHERS);
+    for expression in &expressions {
+        let asked = metrics(expression);
+        assert!(!asked.is_empty(), "{expression}");
+        for metric in asked {
+            assert!(real.contains(metric) || OTHERS.contains(&metric), "{metric} in {expression}");
+            unused.remove(metric);
+        }
+    }
+    assert!(unused.is_empty(), "nobody asks for {unused:?}");
+}
+
+#[test]
+fn an_alert_has_a_section_in_the_runbook() {
+    let (mut alerts, mut links) = (Vec::new(), Vec::new());
+    texts(&rules(), "alert", &mut alerts);
+    texts(&rules(), "runbook", &mut links);
+    let runbook = file("RUNBOOK.md");
+    let sections: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(sections, alerts);
+    let expected: Vec<String> = alerts.iter().map(|name| format!("RUNBOOK.md#{}", name.to_lowercase())).collect();
+    assert_eq!(links, expected);
+}
+
+#[test]
+fn prometheus_takes_the_alerts() {
+    let Some(promtool) = require("promtool", "prometheus") else { return };
+    let home = Home::new();
+    let file = home.file("rules.yaml");
+    fs::write(&file, rules()["spec"].to_string()).expect("a file");
+    let output = home.command(promtool).args(["check", "rules"]).arg(&file).output().expect("promtool starts");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("7 rules found"), "{text}");
+}
+
+#[test]
+fn metrics_of_an_earlier_server_are_left_out() {
+    let Some(python) = Python::server() else { return };
+    let packages: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "../mlflow_server/rootfs/opt/mlflow/lib/python3.13/site-packages"]
+            .iter()
+            .collect();
+    let hook = fs::read_to_string(packages.join("mlflow_server_metrics.pth")).expect("a file");
+    let check = |args: &[&str], variables: &[(&str, &str)], is_emptied: bool| {
+        let home = Home::new();
+        let file = home.file("metrics/counter_7.db");
+        fs::write(&file, "half a").expect("a file");
+        let mut command = home.command(python.interpreter());
+        command.args(["-c", &hook]).args(args).env("PYTHONPATH", &packages).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("MLFLOW_EXPOSE_PROMETHEUS", file.parent().expect("a folder")).envs(variables.iter().copied());
+        let output = command.output().expect("python starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(!file.exists(), is_emptied, "{args:?} {variables:?}");
+    };
+    check(&["/opt/mlflow/bin/mlflow", "server"], &[], true);
+    check(&["mlflow", "server", "--workers", "2"], &[], true);
+    // A worker, and whoever looks around in a running container.
+    check(&["mlflow", "server"], &[("prometheus_multiproc_dir", "/tmp")], false);
+    check(&["mlflow", "db", "upgrade"], &[], false);
+    check(&[], &[], false);
+}
