@@ -2,6 +2,7 @@
 //! MLflow's own client.
 
 pub(crate) mod envs;
+mod logs;
 mod metrics;
 pub mod server;
 mod smoke;
