@@ -61,10 +61,7 @@ fn policy() -> NetworkPolicy {
         end_port: None,
     };
     NetworkPolicy {
-        metadata: ObjectMeta {
-            name: Some(format!("{NAME}-metrics")),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { name: Some(format!("{NAME}-metrics")), ..ObjectMeta::default() },
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(LabelSelector { match_labels: Some(super::selector()), match_expressions: None }),
             policy_types: Some(vec!["Ingress".to_owned()]),
