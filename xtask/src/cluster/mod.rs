@@ -10,6 +10,7 @@ pub mod connect;
 pub mod credentials;
 pub mod deploy;
 pub mod diff;
+pub mod exposure;
 pub mod failure;
 pub mod forward;
 pub mod image;

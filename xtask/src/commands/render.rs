@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::builders::draft::{Draft, Options};
 use crate::cluster::budget;
 use crate::cluster::render::{Inputs, Manifests, Secrets, render};
-use crate::cluster::{Object, ObjectKind};
+use crate::cluster::{Object, ObjectKind, exposure};
 use crate::commands::Run;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -38,6 +38,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let cluster = config.cluster()?;
     budget::check(cluster)?.into_iter().for_each(|warning| run.ui.warn(warning));
     let manifests = Manifests::read(&config.root)?;
+    exposure::check(cluster, &manifests)?;
     let secrets = Secrets::read(cluster)?;
     let (image, version) = match args.image {
         Some(reference) => (reference, None),

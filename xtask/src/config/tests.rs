@@ -163,6 +163,7 @@ fn a_mistake_about_a_cluster_is_named() {
         ("kubernetes", "", "hosts = [\"https://a.b\"]", "environment.e.hosts: \"https://a.b\" is not a host"),
         ("kubernetes", "", "gateway = \"infra/external\"", "add hosts"),
         ("kubernetes", "", "gateway = \"external\"", "not a Gateway"),
+        ("kubernetes", "", "gateway-is-internal = true", "environment.e.gateway-is-internal: there is no gateway"),
         ("kubernetes", "", "load-balancer = \"yes\"", "environment.e.load-balancer is string where true or false"),
         ("kubernetes", "", "metrics = \"pod-monitors\"", "did you mean \"pod-monitor\"?"),
         ("kubernetes", "", "deadline = 1", "environment.e.deadline: 1 seconds are out of range | use 10 to 86400"),

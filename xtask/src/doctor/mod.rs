@@ -1,6 +1,7 @@
 //! What is missing before the first deploy: questions that change nothing, side by side, and for each
 //! that is answered no what to do about it.
 
+mod access;
 mod cluster;
 mod google;
 mod machine;
@@ -164,7 +165,7 @@ pub async fn examine(run: &Run, config: &Config) -> Answer {
             );
             let (google, limit) = google;
             let budget = cluster::budget(settings, limit);
-            [machine, google, registry, cluster, vec![budget]].concat()
+            [machine, google, registry, cluster, vec![budget, access::of(config, settings)]].concat()
         }
     };
     Answer::new(&config.env, checks)

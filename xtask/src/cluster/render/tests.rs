@@ -116,7 +116,12 @@ fn an_environment_is_these_objects_in_this_order() {
     );
     config.namespace = "default".to_owned();
     config.server.max_replicas = Some(5);
-    config.access = Access { hosts: vec!["a.b".to_owned()], load_balancer: true, gateway: Some("i/g".to_owned()) };
+    config.access = Access {
+        hosts: vec!["a.b".to_owned()],
+        load_balancer: true,
+        gateway: Some("i/g".to_owned()),
+        ..Access::default()
+    };
     assert_eq!(
         list(&config, &none),
         "ServiceAccount/mlflow ConfigMap/mlflow NetworkPolicy/mlflow PodDisruptionBudget/mlflow Service/mlflow \

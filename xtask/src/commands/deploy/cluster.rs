@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use super::Args;
 use crate::cache::Cache;
 use crate::cluster::deploy::{self, Answer, Options, Wanted};
+use crate::cluster::exposure::Exposure;
 use crate::cluster::render::{self, Inputs, Manifests, Secrets};
 use crate::cluster::rollout::Limits;
 use crate::cluster::source::{self, Source};
-use crate::cluster::{Cluster, budget, preflight};
+use crate::cluster::{Cluster, budget, exposure, preflight};
 use crate::commands::Run;
 use crate::config::Config;
 use crate::config::cluster::ClusterConfig;
@@ -23,6 +24,12 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     // What this machine can refuse comes before anything is asked elsewhere.
     let budget = budget::check(settings)?;
     let manifests = Manifests::read(&config.root)?;
+    let mut settings = settings.clone();
+    settings.access.public_without_login |= args.cluster.public_without_login;
+    let settings = &settings;
+    if let Exposure::Public(what) = exposure::check(settings, &manifests)? {
+        run.ui.warn(format!("{what} may be reached by everyone, who may read and delete everything without a login"));
+    }
     let mut secrets = Secrets::read(settings)?;
     let source = Source::of(args.image.as_deref())?;
 

@@ -53,6 +53,9 @@ struct ClusterArgs {
     /// Leave a server that failed as it is, to look at it.
     #[arg(long)]
     no_rollback: bool,
+    /// Deploy a server that everyone reaches and that has no login: everyone may read and delete everything.
+    #[arg(long)]
+    public_without_login: bool,
     /// Take over fields that another manager has set.
     #[arg(long)]
     force_conflicts: bool,
@@ -70,6 +73,7 @@ impl ClusterArgs {
         let flags = [
             ("--soak", self.soak.is_some()),
             ("--no-rollback", self.no_rollback),
+            ("--public-without-login", self.public_without_login),
             ("--force-conflicts", self.force_conflicts),
             ("--adopt", self.adopt),
             ("--lock-wait", self.lock_wait > 0),

@@ -151,6 +151,10 @@ pub struct Access {
     pub load_balancer: bool,
     /// The Gateway (`NAMESPACE/NAME`) that an HTTPRoute is attached to.
     pub gateway: Option<String>,
+    /// Whether only a private network reaches the Gateway, which is someone else's.
+    pub gateway_is_internal: bool,
+    /// Whether everyone may read and delete everything, at an address that everyone reaches.
+    pub public_without_login: bool,
 }
 
 /// Who fetches the server's metrics.

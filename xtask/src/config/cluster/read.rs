@@ -105,7 +105,12 @@ fn access(table: &mut Table<'_, '_>) -> Result<Access> {
         let why = "a Gateway needs the names that it serves, and the server refuses others";
         return Err(table.refuse("gateway", why).hint("add hosts = [\"mlflow.example.com\"]"));
     }
-    Ok(Access { hosts, load_balancer, gateway })
+    let gateway_is_internal = table.boolean("gateway-is-internal", false)?;
+    if gateway_is_internal && gateway.is_none() {
+        return Err(table.refuse("gateway-is-internal", "there is no gateway"));
+    }
+    let public_without_login = table.boolean("public-without-login", false)?;
+    Ok(Access { hosts, load_balancer, gateway, gateway_is_internal, public_without_login })
 }
 
 fn pull_secret(table: &mut Table<'_, '_>) -> Result<PullSecret> {

@@ -1,0 +1,51 @@
+//! Who reaches the server, and whether it asks them who they are. Nobody has to be asked for that.
+
+use crate::cluster::exposure::{self, Exposure};
+use crate::cluster::render::Manifests;
+use crate::config::Config;
+use crate::config::cluster::ClusterConfig;
+use crate::error::Result;
+
+use super::Check;
+
+const NAME: &str = "access";
+
+/// Looks at what `deploy.toml` and the manifests say.
+pub(super) fn of(config: &Config, settings: &ClusterConfig) -> Check {
+    let found = Manifests::read(&config.root).and_then(|manifests| exposure::check(settings, &manifests));
+    judge(found)
+}
+
+fn judge(found: Result<Exposure>) -> Check {
+    match found {
+        Ok(Exposure::Cluster) => Check::ok(NAME, "the cluster and port-forwards only"),
+        Ok(Exposure::Private(what)) => Check::ok(NAME, format!("a private network: {what}")),
+        Ok(Exposure::Public(what)) => Check::warning(
+            NAME,
+            format!("{what} may be reached by everyone, and public-without-login lets them read and delete everything"),
+            "keep the address inside of the network, or the server behind a login",
+        ),
+        Err(error) => Check::failed(NAME, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+    use crate::error::{Error, Kind};
+
+    #[test]
+    fn only_a_public_address_without_a_login_is_worth_a_word() {
+        for (found, expected) in [
+            (Ok(Exposure::Cluster), State::Ok),
+            (Ok(Exposure::Private("x")), State::Ok),
+            (Ok(Exposure::Public("x".to_owned())), State::Warning),
+            (Err(Error::new(Kind::Config, "no login").hint("do")), State::Missing),
+        ] {
+            let check = judge(found);
+            assert_eq!(check.state, expected, "{check:?}");
+            assert_eq!(check.fix.is_some(), expected != State::Ok, "{check:?}");
+        }
+    }
+}
