@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::render::Manifests;
-use crate::config::cluster::{Access, ClusterConfig};
+use crate::config::cluster::{Access, ClusterConfig, Login};
 use crate::error::{Error, Kind, Result};
 
 /// The annotations with which a cloud keeps a load balancer's address inside of the network: of Google
@@ -63,7 +63,7 @@ pub fn check(config: &ClusterConfig, manifests: &Manifests) -> Result<Exposure> 
 
 fn refusal(exposure: &Exposure, access: &Access) -> Option<Error> {
     let Exposure::Public(what) = exposure else { return None };
-    if access.public_without_login {
+    if access.public_without_login || access.login != Login::None {
         return None;
     }
     let narrower = match access.gateway.is_some() && what.contains("Gateway") {
@@ -75,7 +75,7 @@ fn refusal(exposure: &Exposure, access: &Access) -> Option<Error> {
     };
     let message = format!("the server has no login, and {what} may be reached by everyone");
     Some(Error::new(Kind::Config, message).hint(format!(
-        "{narrower}; to let everyone read and delete everything, set public-without-login = true, or deploy with \
+        "set login = \"basic\"; {narrower}; to let everyone read and delete everything, set public-without-login = true, or deploy with \
          --public-without-login"
     )))
 }
@@ -178,7 +178,9 @@ mod tests {
         check(Exposure::Cluster, Access::default(), None);
         check(Exposure::Private("x"), gateway(), None);
         check(balancer(), Access::default(), Some("load-balancer-type: Internal"));
+        check(balancer(), Access::default(), Some("login = \"basic\""));
         check(balancer(), Access { public_without_login: true, ..Access::default() }, None);
+        check(balancer(), Access { login: Login::Basic { password: None }, ..Access::default() }, None);
         check(Exposure::Public("the Gateway infra/external".to_owned()), gateway(), Some("gateway-is-internal = true"));
     }
 

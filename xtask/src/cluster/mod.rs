@@ -15,6 +15,7 @@ pub mod failure;
 pub mod forward;
 pub mod image;
 pub mod lease;
+pub mod login;
 pub mod logs;
 pub mod object;
 pub mod plan;

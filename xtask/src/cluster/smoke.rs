@@ -20,7 +20,7 @@ use crate::mlflow::{DATABASE_PROBE, Failure, Outcome};
 
 use super::forward::Forward;
 use super::target::{self, SELECTOR, Target};
-use super::{Cluster, NAME, call, failure};
+use super::{Cluster, NAME, call, failure, login};
 
 /// The version of what runs
 /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>).
@@ -60,14 +60,22 @@ pub fn address_text(service: &Service, namespace: &str) -> String {
 pub async fn run(run: &Run, cluster: &Cluster, pods: &Target, wanted: &smoke::Target) -> Result<SmokeReport> {
     let begun = Instant::now();
     let service = read_service(cluster).await?;
+    let login = match wanted.auth {
+        Some(_) => None,
+        None => login::auth(cluster).await?,
+    };
     let forward = Forward::start(run, cluster, pods.clone(), None).await?;
     let over_forward = smoke::Target {
         url: forward.url(),
         host_header: wanted.host_header.clone().or_else(|| host(&wanted.url)),
+        auth: wanted.auth.clone().or_else(|| login.as_ref().map(|(_, auth)| auth.clone())),
         ..wanted.clone()
     };
     let mut report = smoke::run(run, &over_forward).await?;
     drop(forward);
+    if let (Some((login, _)), true) = (&login, report.is_refused()) {
+        run.ui.warn(login.stale());
+    }
     for name in ["endpoints", "service"] {
         let started = Instant::now();
         let asked = async {

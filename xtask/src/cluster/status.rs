@@ -16,6 +16,7 @@ use crate::mlflow::Outcome;
 
 use super::diff::{Action, Change};
 use super::lease::LEASE;
+use super::login::Login;
 use super::release::{self, Release, State};
 use super::target::{self, SELECTOR};
 use super::{CONTAINER, Cluster, NAME, PREFIX, apply, call, failure, smoke};
@@ -70,6 +71,8 @@ pub struct Running {
     pub service_type: Option<String>,
     /// Its addresses outside.
     pub external: Vec<String>,
+    /// Where the administrator's password is, where the server has a login.
+    pub login: Option<Login>,
     /// What became of the newest release, where that is not what runs.
     pub unfinished: Option<String>,
 }
@@ -174,6 +177,7 @@ pub fn describe(seen: &Seen, now: Timestamp) -> Running {
         address: service.map(|service| smoke::address_text(service, &service.namespace().unwrap_or_default())),
         service_type: service.and_then(|service| service.spec.as_ref()?.type_.clone()),
         external: service.map(external).unwrap_or_default(),
+        login: seen.deployment.as_ref().and_then(Login::of),
         unfinished: unfinished(&seen.releases, seen.lease.as_ref().and_then(|lease| holder(lease, now))),
     }
 }

@@ -136,6 +136,21 @@ fn a_cluster_needs_little() {
 }
 
 #[test]
+fn a_login_needs_no_password_of_the_users() {
+    use cluster::{Login, Secret};
+    for (lines, password) in [
+        ("login = \"basic\"", None),
+        ("login = \"basic\"\nadmin-password-file = \"pw\"", Some(Secret::File("/repo/pw".into()))),
+        (
+            "login = \"basic\"\nadmin-password-secret = \"own\"",
+            Some(Secret::Existing { name: "own".to_owned(), key: "password".to_owned() }),
+        ),
+    ] {
+        assert_eq!(cluster("kubernetes", "", lines).unwrap().access.login, Login::Basic { password }, "{lines}");
+    }
+}
+
+#[test]
 fn memory_grows_with_the_workers() {
     for (workers, memory) in [(1, "1Gi"), (2, "1536Mi"), (3, "2Gi")] {
         let config = cluster("kubernetes", "", &format!("workers = {workers}")).unwrap();
@@ -164,6 +179,20 @@ fn a_mistake_about_a_cluster_is_named() {
         ("kubernetes", "", "gateway = \"infra/external\"", "add hosts"),
         ("kubernetes", "", "gateway = \"external\"", "not a Gateway"),
         ("kubernetes", "", "gateway-is-internal = true", "environment.e.gateway-is-internal: there is no gateway"),
+        ("kubernetes", "", "login = \"basci\"", "environment.e.login: \"basci\" is unknown | did you mean \"basic\"?"),
+        (
+            "kubernetes",
+            "",
+            "admin-password-file = \"pw\"",
+            "environment.e.admin-password-file: the server has no login",
+        ),
+        ("kubernetes", "", "login = \"basic\"\nadmin-password-key = \"a\"", "admin-password-secret is missing"),
+        (
+            "kubernetes",
+            "",
+            "login = \"basic\"\nadmin-password-file = \"a\"\nadmin-password-variable = \"B\"",
+            "environment.e.admin-password-file: admin-password-variable is set too",
+        ),
         ("kubernetes", "", "load-balancer = \"yes\"", "environment.e.load-balancer is string where true or false"),
         ("kubernetes", "", "metrics = \"pod-monitors\"", "did you mean \"pod-monitor\"?"),
         ("kubernetes", "", "deadline = 1", "environment.e.deadline: 1 seconds are out of range | use 10 to 86400"),

@@ -3,7 +3,7 @@
 use crate::cluster::exposure::{self, Exposure};
 use crate::cluster::render::Manifests;
 use crate::config::Config;
-use crate::config::cluster::ClusterConfig;
+use crate::config::cluster::{ClusterConfig, Login};
 use crate::error::Result;
 
 use super::Check;
@@ -13,11 +13,12 @@ const NAME: &str = "access";
 /// Looks at what `deploy.toml` and the manifests say.
 pub(super) fn of(config: &Config, settings: &ClusterConfig) -> Check {
     let found = Manifests::read(&config.root).and_then(|manifests| exposure::check(settings, &manifests));
-    judge(found)
+    judge(found, &settings.access.login)
 }
 
-fn judge(found: Result<Exposure>) -> Check {
+fn judge(found: Result<Exposure>, login: &Login) -> Check {
     match found {
+        Ok(Exposure::Public(what)) if *login != Login::None => Check::ok(NAME, format!("{what}, behind a login")),
         Ok(Exposure::Cluster) => Check::ok(NAME, "the cluster and port-forwards only"),
         Ok(Exposure::Private(what)) => Check::ok(NAME, format!("a private network: {what}")),
         Ok(Exposure::Public(what)) => Check::warning(
@@ -43,9 +44,11 @@ mod tests {
             (Ok(Exposure::Public("x".to_owned())), State::Warning),
             (Err(Error::new(Kind::Config, "no login").hint("do")), State::Missing),
         ] {
-            let check = judge(found);
+            let check = judge(found, &Login::None);
             assert_eq!(check.state, expected, "{check:?}");
             assert_eq!(check.fix.is_some(), expected != State::Ok, "{check:?}");
         }
+        let check = judge(Ok(Exposure::Public("x".to_owned())), &Login::Basic { password: None });
+        assert_eq!(check.state, State::Ok, "{check:?}");
     }
 }

@@ -19,12 +19,6 @@ use crate::google::{Google, keys};
 use crate::outputs::{self, Outputs};
 use crate::registry::Secret;
 
-/// Characters of a password: without those that connection strings give a meaning to.
-const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-/// Its length: 6 bits each.
-const LENGTH: usize = 32;
-
 /// The user name that Google's registries expect beside a JSON key.
 const KEY_USER: &str = "_json_key";
 
@@ -54,7 +48,7 @@ impl Secrets {
             secrets.held = credentials::look(&cluster).await.map_err(credentials::unseen)?;
         }
         if infra.sql.login == SqlLogin::Password {
-            secrets.password = Some(secrets.held.password.clone().unwrap_or_else(|| (password(), now())));
+            secrets.password = Some(secrets.held.password.clone().unwrap_or_else(|| (Secret::random(), now())));
         }
         Ok(secrets)
     }
@@ -170,11 +164,6 @@ async fn namespace(run: &Run, config: &Config, cluster: &Cluster) -> Result<()> 
     Ok(())
 }
 
-fn password() -> Secret {
-    let pick = |_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]);
-    Secret::new((0..LENGTH).map(pick).collect::<String>())
-}
-
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -190,16 +179,6 @@ fn docker_config(repository: &str, key: &Secret) -> Secret {
 mod tests {
     use super::*;
     use crate::config::infra::tests::gke;
-
-    #[test]
-    fn a_password_is_long_and_no_uri_has_to_escape_it() {
-        let (one, other) = (password(), password());
-        assert_ne!(one, other);
-        assert_eq!(one.expose().len(), LENGTH);
-        let encoded: String = url::form_urlencoded::byte_serialize(one.expose().as_bytes()).collect();
-        assert_eq!(encoded, one.expose());
-        assert_eq!(ALPHABET.len(), 64);
-    }
 
     #[test]
     fn a_plans_version_is_for_a_password_that_nobody_has() {

@@ -22,8 +22,7 @@ fn scripts() -> PathBuf {
 /// Adds our own files in the image.
 fn as_in_the_image(command: &mut Command) {
     let rootfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mlflow_server/rootfs");
-    let packages = rootfs.join("opt/mlflow/lib/python3.13/site-packages");
-    command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("PYTHONPATH", server::image_packages()).env("PYTHONDONTWRITEBYTECODE", "1");
     let logging = rootfs.join("etc/mlflow/logging.yaml");
     let options = format!("--log-config {} --http mlflow_server_drain:DrainingProtocol", logging.display());
     command.env("MLFLOW_UVICORN_OPTS", options);
@@ -62,6 +61,23 @@ fn a_login_protects_every_request() {
     let Some(server) = Server::start_with_login(&Database::sqlite()) else { return };
     client(&server, &["-m", "walk", &server.url(), "--login", server::ADMIN], server::ADMIN_PASSWORD);
     smoke::passes_with_the_login(&server);
+}
+
+#[test]
+fn users_and_runs_are_in_one_database_and_readiness_needs_no_login() {
+    let Some(database) = Database::postgresql() else { return };
+    let Some(server) = Server::start_with_login(&database) else { return };
+    smoke::passes_with_the_login(&server);
+    let file = std::fs::read_to_string(server.home.file("mlflow-login.ini")).expect("the file of the users' tables");
+    assert!(!file.contains(server::ADMIN_PASSWORD), "{file}");
+    let mut connection = server::Connection::open(&server);
+    let status =
+        |connection: &mut server::Connection, path: &str| connection.get(path).split(' ').nth(1).unwrap().to_owned();
+    assert_eq!(status(&mut connection, "/ready"), "200");
+    assert_eq!(status(&mut connection, "/api/2.0/mlflow/experiments/search?max_results=1"), "401");
+    drop(database);
+    assert_eq!(status(&mut connection, "/ready"), "503");
+    assert_eq!(status(&mut connection, "/health"), "200");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::cluster::plan::{self, Seen, Step};
 use crate::cluster::preflight::{NamespaceState, Observed};
 use crate::cluster::prune::{self, Found};
 use crate::cluster::release::{self, Release, State};
-use crate::cluster::{Cluster, apply};
+use crate::cluster::{Cluster, apply, login};
 use crate::commands::Run;
 use crate::error::Result;
 
@@ -92,6 +92,9 @@ async fn under_lock(
         created: created.map(|change| ObjectRef { kind: change.kind, name: change.name.clone() }).collect(),
         stale: sight.stale.clone(),
     };
+    if !steps.is_empty() {
+        login::keep(run, cluster, &wanted.objects).await?;
+    }
     abandon(cluster, &sight.releases, &steps).await?;
     let done = deploy.execute(&steps).await?;
     if let Err(error) = release::prune(cluster, options.keep).await {

@@ -3,6 +3,7 @@
 //!
 //! There is no template: the manifests are objects, and the environment's fields are set in them.
 
+mod login;
 mod manifests;
 mod metrics;
 mod pod;
@@ -21,6 +22,7 @@ use mlflow_image::Digest;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::login::PASSWORD_KEY as ADMIN_KEY;
 use super::{MANAGED_BY, MANAGER, NAME, Object, ObjectKind, PREFIX};
 use crate::config::cluster::{ClusterConfig, Database, Identity, Metrics, PullSecret};
 use crate::error::{Error, Kind, Result};
@@ -191,12 +193,12 @@ fn config_map(manifest: &ConfigMap, config: &ClusterConfig) -> ConfigMap {
 
 /// Our Secret; `None` where others keep all that is secret.
 fn secret(manifest: &Secret, inputs: &Inputs<'_>) -> Option<Secret> {
-    let Secrets { database, key, pull: _ } = inputs.secrets;
+    let Secrets { database, key, admin, pull: _ } = inputs.secrets;
     let database_key = match inputs.config.database {
         Database::Uri(_) => DATABASE_KEY,
         Database::CloudSql(_) => PASSWORD_KEY,
     };
-    let values = [(database_key, database), (KEY_KEY, key)];
+    let values = [(database_key, database), (KEY_KEY, key), (ADMIN_KEY, admin)];
     let values: BTreeMap<&str, &str> =
         values.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.expose()))).collect();
     if values.is_empty() {

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::login;
 use super::manifests::FOLDER;
 use super::settings::{self, POD_IP};
 use super::{CONFIG, DATABASE_KEY, Inputs, KEY_KEY, PASSWORD_KEY, SECRET};
@@ -52,6 +53,7 @@ pub fn deployment(manifest: &Deployment, inputs: &Inputs<'_>, names: &Names) -> 
     rename(pod, names);
     sidecar(pod, config.database.cloud_sql())?;
     server(pod, inputs, names)?;
+    login::set(pod, &config.access.login, names)?;
     if let Identity::Key(secret) = &config.artifacts.identity {
         key(pod, secret, names);
     }
@@ -226,7 +228,7 @@ fn place(secret: &Secret, key: &str, names: &Names) -> (String, String) {
     }
 }
 
-fn set_secret(env: &mut Vec<EnvVar>, variable: &str, secret: &Secret, key: &str, names: &Names) {
+pub fn set_secret(env: &mut Vec<EnvVar>, variable: &str, secret: &Secret, key: &str, names: &Names) {
     let (name, key) = place(secret, key, names);
     let selector = SecretKeySelector { name, key, optional: None };
     let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
@@ -244,6 +246,6 @@ fn set(env: &mut Vec<EnvVar>, variable: EnvVar) {
     }
 }
 
-fn wrong(what: impl std::fmt::Display) -> Error {
+pub fn wrong(what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Input, format!("{FOLDER}/: Deployment {}: {what}", crate::cluster::NAME))
 }

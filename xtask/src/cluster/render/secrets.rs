@@ -5,10 +5,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::config::cluster::{ClusterConfig, Database, Identity, Secret};
+use crate::config::cluster::{ClusterConfig, Database, Identity, Login, Secret};
 use crate::error::{Context as _, Error, Kind, Result};
 
 pub use crate::registry::Secret as SecretText;
+
+/// The fewest characters of a password of MLflow's users.
+const SHORTEST: usize = 12;
 
 /// The values that the environment's Secret holds. What someone else's Secret holds is not here.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +20,8 @@ pub struct Secrets {
     pub database: Option<SecretText>,
     /// A Google service account's key: JSON.
     pub key: Option<SecretText>,
+    /// The first administrator's password.
+    pub admin: Option<SecretText>,
     /// Credentials of registries, as in Docker's `config.json`.
     pub pull: Option<SecretText>,
 }
@@ -57,7 +62,22 @@ impl Secrets {
                     .hint("it is the JSON file that `gcloud iam service-accounts keys create` writes"));
             }
         }
-        Ok(Self { database: database.map(|(_, text)| text), key: key.map(|(_, text)| text), pull: None })
+        let admin = admin(config, vars)?;
+        Ok(Self { database: database.map(|(_, text)| text), key: key.map(|(_, text)| text), admin, pull: None })
+    }
+}
+
+/// The administrator's password, as MLflow takes it (`mlflow.utils.validation._validate_password`).
+fn admin(config: &ClusterConfig, vars: &dyn Fn(&str) -> Option<String>) -> Result<Option<SecretText>> {
+    let Login::Basic { password } = &config.access.login else { return Ok(None) };
+    let Some((key, text)) = value("admin-password", password.as_ref(), vars)? else { return Ok(None) };
+    match text.expose().chars().count() < SHORTEST {
+        true => {
+            let message = format!("{key}: the password has fewer than {SHORTEST} characters, and MLflow refuses it");
+            Err(Error::new(Kind::Config, message)
+                .hint("take a longer one, or leave the key out: one is made at random"))
+        }
+        false => Ok(Some(text)),
     }
 }
 
@@ -177,6 +197,10 @@ mod tests {
         config.artifacts.identity = Identity::Key(Secret::File(path.clone()));
         std::fs::write(&path, "hunter2").unwrap();
         check(&config, "artifacts.key-file is not a Google service account's key");
+        let mut config = kubernetes();
+        config.database = Database::Uri(Secret::Existing { name: "db".to_owned(), key: "uri".to_owned() });
+        config.access.login = Login::Basic { password: Some(Secret::File(path.clone())) };
+        check(&config, "admin-password-file: the password has fewer than 12 characters");
     }
 
     #[test]

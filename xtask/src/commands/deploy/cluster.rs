@@ -13,7 +13,7 @@ use crate::cluster::source::{self, Source};
 use crate::cluster::{Cluster, budget, exposure, preflight};
 use crate::commands::Run;
 use crate::config::Config;
-use crate::config::cluster::ClusterConfig;
+use crate::config::cluster::{ClusterConfig, Login};
 use crate::error::Result;
 use crate::provenance::Provenance;
 
@@ -27,7 +27,7 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     let mut settings = settings.clone();
     settings.access.public_without_login |= args.cluster.public_without_login;
     let settings = &settings;
-    if let Exposure::Public(what) = exposure::check(settings, &manifests)? {
+    if let (Exposure::Public(what), Login::None) = (exposure::check(settings, &manifests)?, &settings.access.login) {
         run.ui.warn(format!("{what} may be reached by everyone, who may read and delete everything without a login"));
     }
     let mut secrets = Secrets::read(settings)?;

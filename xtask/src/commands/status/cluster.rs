@@ -91,6 +91,7 @@ impl Report for Answer {
         let kind = running.service_type.as_deref().unwrap_or_default();
         line("service", running.address.as_ref().map(|address| format!("{address} ({kind})")))?;
         line("outside", Some(running.external.join(", ")).filter(|text| !text.is_empty()))?;
+        line("login", running.login.as_ref().map(|login| login.words(&self.context, &self.namespace)))?;
         let replicas = running.replicas;
         let counts = format!("{} wanted, {} up to date, {} ready", replicas.wanted, replicas.updated, replicas.ready);
         line("pods", Some(counts))?;

@@ -163,13 +163,14 @@ pub fn gateway(text: &str) -> Result<(), String> {
 }
 
 /// Variables that other keys of `deploy.toml` set, and those keys.
-const OWNED: [(&str, &str); 8] = [
+const OWNED: [(&str, &str); 9] = [
     ("MLFLOW_BACKEND_STORE_URI", "database"),
     ("MLFLOW_ARTIFACTS_DESTINATION", "artifacts.uri"),
     ("MLFLOW_WORKERS", "workers"),
     ("MLFLOW_SERVER_ALLOWED_HOSTS", "hosts"),
     ("GOOGLE_APPLICATION_CREDENTIALS", "artifacts.key-file or artifacts.key-secret"),
     ("PGPASSWORD", "database"),
+    ("MLFLOW_AUTH_ADMIN_USERNAME", "login"),
     ("MLFLOW_HOST", ""),
     ("MLFLOW_PORT", ""),
 ];

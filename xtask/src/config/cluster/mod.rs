@@ -153,6 +153,8 @@ pub struct Access {
     pub gateway: Option<String>,
     /// Whether only a private network reaches the Gateway, which is someone else's.
     pub gateway_is_internal: bool,
+    /// Whom the server asks who they are, and how.
+    pub login: Login,
     /// Whether everyone may read and delete everything, at an address that everyone reaches.
     pub public_without_login: bool,
 }
@@ -179,6 +181,19 @@ impl Metrics {
         ("pod-monitor", Self::PodMonitor),
         ("pod-monitoring", Self::PodMonitoring),
     ];
+}
+
+/// How the server finds out who its clients are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Login {
+    /// It does not: whoever reaches it may read and change everything.
+    #[default]
+    None,
+    /// MLflow's own: user names and passwords in its database.
+    Basic {
+        /// The first administrator's; `None`: made at random, and kept in the namespace.
+        password: Option<Secret>,
+    },
 }
 
 /// How a rollout is judged.

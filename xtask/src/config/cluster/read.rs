@@ -7,7 +7,7 @@ use crate::error::Result;
 
 use super::checks::{self, Unit};
 use super::{
-    Access, Artifacts, CloudSql, ClusterConfig, ClusterKind, Database, Identity, Metrics, PROXY_IMAGE, PullSecret,
+    Access, Artifacts, CloudSql, ClusterConfig, ClusterKind, Database, Identity, Login, Metrics, PROXY_IMAGE, PullSecret,
     RolloutConfig, Secret, ServerConfig,
 };
 
@@ -24,7 +24,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
     let context = table.required("context", "the name of a kubeconfig's context: `kubectl config get-contexts`")?;
     let kubeconfig = table.string("kubeconfig", None)?.map(|path| root.join(path));
     let server = server(table)?;
-    let access = access(table)?;
+    let access = access(root, table)?;
     let metrics = table.choice("metrics", &Metrics::NAMES, "none")?;
     let rollout = RolloutConfig {
         deadline: table.seconds("deadline", 600, 10..=86_400)?,
@@ -94,7 +94,7 @@ fn server(table: &mut Table<'_, '_>) -> Result<ServerConfig> {
     })
 }
 
-fn access(table: &mut Table<'_, '_>) -> Result<Access> {
+fn access(root: &Path, table: &mut Table<'_, '_>) -> Result<Access> {
     let hosts = table.strings("hosts", &[])?;
     for host in &hosts {
         checks::host(host).map_err(|why| table.refuse("hosts", why))?;
@@ -109,8 +109,27 @@ fn access(table: &mut Table<'_, '_>) -> Result<Access> {
     if gateway_is_internal && gateway.is_none() {
         return Err(table.refuse("gateway-is-internal", "there is no gateway"));
     }
+    let login = login(root, table)?;
     let public_without_login = table.boolean("public-without-login", false)?;
-    Ok(Access { hosts, load_balancer, gateway, gateway_is_internal, public_without_login })
+    Ok(Access { hosts, load_balancer, gateway, gateway_is_internal, login, public_without_login })
+}
+
+fn login(root: &Path, table: &mut Table<'_, '_>) -> Result<Login> {
+    let basic = table.choice("login", &[("none", false), ("basic", true)], "none")?;
+    let file = file(root, table, "admin-password-file")?;
+    let variable = variable(table, "admin-password-variable")?;
+    let existing = existing(table, "admin-password-secret", "admin-password-key", "password")?;
+    let sources =
+        [("admin-password-file", file), ("admin-password-variable", variable), ("admin-password-secret", existing)];
+    let given = sources.iter().find(|(_, secret)| secret.is_some()).map(|(key, _)| *key);
+    let password = at_most_one(table, sources)?;
+    match (basic, given) {
+        (true, _) => Ok(Login::Basic { password }),
+        (false, None) => Ok(Login::None),
+        (false, Some(key)) => {
+            Err(table.refuse(key, "the server has no login").hint("add login = \"basic\", or take the key out"))
+        }
+    }
 }
 
 fn pull_secret(table: &mut Table<'_, '_>) -> Result<PullSecret> {

@@ -47,6 +47,9 @@ pub struct CheckReport {
     /// No HTTP answer came.
     #[serde(skip)]
     pub unreachable: bool,
+    /// The login was not let in.
+    #[serde(skip)]
+    pub refused: bool,
 }
 
 /// How a check ended.
@@ -84,6 +87,7 @@ impl CheckReport {
             detail,
             hint,
             unreachable: class == Some(Class::Unreachable),
+            refused: class == Some(Class::Status(401)),
         }
     }
 
@@ -106,6 +110,11 @@ impl SmokeReport {
             cleanup,
             seconds: report::seconds(took),
         }
+    }
+
+    /// Whether the server did not let the login in.
+    pub fn is_refused(&self) -> bool {
+        self.checks.iter().any(|check| check.refused)
     }
 
     /// Adds what was found beside the server. What could not be asked there counts for nothing: the

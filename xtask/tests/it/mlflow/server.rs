@@ -91,6 +91,12 @@ pub fn debian_postgresql(program: &str) -> Option<PathBuf> {
     versions.iter().rev().map(|version| version.join("bin").join(program)).find(|file| file.is_file())
 }
 
+/// Our own modules in the image.
+pub fn image_packages() -> PathBuf {
+    let rootfs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mlflow_server/rootfs");
+    rootfs.join("opt/mlflow/lib/python3.13/site-packages")
+}
+
 /// A running MLflow server, made from the lock.
 pub struct Server {
     pub home: Home,
@@ -104,28 +110,26 @@ impl Server {
         Self::start_with(database, |_, _| {})
     }
 
-    /// With MLflow's basic-auth app.
+    /// Behind MLflow's own login, as the image starts it.
     pub fn start_with_login(database: &Database) -> Option<Self> {
-        Self::start_with(database, |home, command| {
-            let config = home.file("auth.ini");
-            let database = home.file("auth.db");
-            let text = format!(
-                "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{}\nadmin_username = {ADMIN}\n\
-                 admin_password = {ADMIN_PASSWORD}\nauthorization_function = \
-                 mlflow.server.auth:authenticate_request_basic_auth\n",
-                database.display()
-            );
-            std::fs::write(&config, text).unwrap();
-            command.args(["--app-name", "basic-auth"]);
-            command.env("MLFLOW_AUTH_CONFIG_PATH", config).env("MLFLOW_FLASK_SERVER_SECRET_KEY", "of the test only");
+        Self::start_as("mlflow_server_login", database, |home, command| {
+            command.env("PYTHONPATH", image_packages()).env("PYTHONDONTWRITEBYTECODE", "1");
+            command.env("MLFLOW_UVICORN_OPTS", "--http mlflow_server_drain:DrainingProtocol");
+            command.env("MLFLOW_FLASK_SERVER_SECRET_KEY", "of the test only");
+            command.env("MLFLOW_AUTH_ADMIN_PASSWORD", ADMIN_PASSWORD).env("TMPDIR", home.path());
         })
     }
 
     pub fn start_with(database: &Database, change: impl FnOnce(&Home, &mut Command)) -> Option<Self> {
+        Self::start_as("mlflow", database, change)
+    }
+
+    /// With this module of Python's for `mlflow`.
+    fn start_as(module: &str, database: &Database, change: impl FnOnce(&Home, &mut Command)) -> Option<Self> {
         let (python, home, port) = (Python::server()?, Home::new(), free_port());
         let mut command = home.command(python.interpreter());
         command
-            .args(["-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1", "--port", &port.to_string()])
+            .args(["-m", module, "server", "--host", "127.0.0.1", "--workers", "1", "--port", &port.to_string()])
             .args(["--serve-artifacts", "--artifacts-destination"])
             .arg(home.file("artifacts/x").parent().unwrap())
             .arg("--expose-prometheus")
