@@ -45,6 +45,16 @@ pub async fn deployed(cluster: &Cluster) -> Result<(Url, Option<String>)> {
     Ok((url, deployment.and_then(|deployment| deployment.labels().get(VERSION).cloned())))
 }
 
+/// Names and addresses that a load balancer has given the Service, as far as it has, and the port.
+///
+/// # Errors
+/// What the API server answers.
+pub async fn outside(cluster: &Cluster) -> Result<(Vec<String>, i32)> {
+    let service = ask(cluster, &format!("read Service/{NAME}"), cluster.api::<Service>().get_opt(NAME)).await?;
+    let Some(service) = service else { return Ok((Vec::new(), 0)) };
+    Ok((super::status::external(&service), self::port(&service).map_or(0, |port| port.port)))
+}
+
 /// The address of a Service inside of its cluster.
 pub fn address_text(service: &Service, namespace: &str) -> String {
     format!("http://{NAME}.{namespace}.svc.cluster.local:{}", port(service).map_or(80, |port| port.port))

@@ -254,7 +254,8 @@ fn pods(seen: &Seen) -> Vec<PodLine> {
     pods.into_iter().map(line).collect()
 }
 
-fn external(service: &Service) -> Vec<String> {
+/// Names and addresses that a load balancer has given the Service.
+pub fn external(service: &Service) -> Vec<String> {
     let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     let address = |one: &k8s_openapi::api::core::v1::LoadBalancerIngress| one.hostname.clone().or(one.ip.clone());
     ingress.into_iter().flatten().filter_map(address).collect()

@@ -151,6 +151,16 @@ fn a_login_needs_no_password_of_the_users() {
 }
 
 #[test]
+fn a_load_balancers_address_is_a_host_once_it_is_known() {
+    let mut access = cluster("kubernetes", "", "hosts = [\"a.b\"]").unwrap().access;
+    let found = ["203.0.113.7", "10.1.2.3", "2001:db8::1", "lb.example.com", "a.b"];
+    access.add_hosts(found.map(str::to_owned).to_vec(), 5000);
+    assert_eq!(access.hosts, ["a.b", "203.0.113.7", "lb.example.com"]);
+    access.add_hosts(vec!["10.1.2.3".to_owned()], 80);
+    assert_eq!(access.hosts.last().unwrap(), "10.1.2.3");
+}
+
+#[test]
 fn memory_grows_with_the_workers() {
     for (workers, memory) in [(1, "1Gi"), (2, "1536Mi"), (3, "2Gi")] {
         let config = cluster("kubernetes", "", &format!("workers = {workers}")).unwrap();

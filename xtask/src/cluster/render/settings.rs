@@ -48,11 +48,22 @@ pub fn allowed_hosts(config: &ClusterConfig) -> Vec<String> {
     add(&format!("{NAME}.{namespace}.svc.cluster.local"));
     // The pod's own address, private or not: clusters have pods in 100.64.0.0/10 and 240.0.0.0/4.
     add(&format!("$({POD_IP})"));
-    // What MLflow allows by itself: this machine and private networks. The probes say localhost.
+    // What MLflow means to allow by itself: this machine and private networks. The probes say localhost.
     ["localhost", "127.0.0.1"].into_iter().for_each(add);
-    hosts.extend(["10.*", "192.168.*"].map(str::to_owned));
-    hosts.extend((16..32).map(|second| format!("172.{second}.*")));
+    hosts.extend(private_addresses());
     hosts
+}
+
+/// All private IPv4 addresses (RFC 1918), with any port. MLflow's own `10.*` fits 10.example.com too, a
+/// name that anyone can register and let point here; no name ends in a number, so these fit addresses
+/// only. A pattern needs a `*`, which only the port gives: who serves at port 80 names the address.
+fn private_addresses() -> Vec<String> {
+    let octet = ["[0-9]", "[0-9][0-9]", "[0-9][0-9][0-9]"];
+    let after = |start: &str| octet.map(|octet| format!("{start}.{octet}"));
+    let ends = |starts: Vec<String>| starts.iter().flat_map(|start| after(start)).collect::<Vec<_>>();
+    let two = ends(after("10").to_vec());
+    let others = ["192.168", "172.1[6-9]", "172.2[0-9]", "172.3[01]"].iter().flat_map(|start| after(start)).collect();
+    ends([two, others].concat()).into_iter().map(|address| format!("{address}:*")).collect()
 }
 
 /// The origins from which a browser may change something. The UI's own requests carry its origin,
@@ -97,13 +108,28 @@ mod tests {
     use super::*;
     use crate::cluster::render::tests::{cloud_sql, kubernetes};
 
-    /// `fnmatch`, as far as these patterns use it.
+    /// As MLflow does: `fnmatch` where there is a `*`, else the very text.
     fn matches(pattern: &str, host: &str) -> bool {
-        match pattern.split_once('*') {
-            None => pattern == host,
-            Some((before, after)) => {
-                host.len() >= before.len() + after.len() && host.starts_with(before) && host.ends_with(after)
+        fn fits(pattern: &[char], host: &[char]) -> bool {
+            match (pattern, host) {
+                ([], []) => true,
+                (['*', rest @ ..], _) => (0..=host.len()).any(|at| fits(rest, &host[at..])),
+                (['[', rest @ ..], [first, others @ ..]) => {
+                    let end = rest.iter().position(|c| *c == ']').unwrap();
+                    let is_in = match &rest[..end] {
+                        [from, '-', to] => (from..=to).contains(&first),
+                        set => set.contains(first),
+                    };
+                    is_in && fits(&rest[end + 1..], others)
+                }
+                ([wanted, rest @ ..], [first, others @ ..]) => wanted == first && fits(rest, others),
+                _ => false,
             }
+        }
+        let letters = |text: &str| text.chars().collect::<Vec<_>>();
+        match pattern.contains('*') {
+            true => fits(&letters(pattern), &letters(host)),
+            false => pattern == host,
         }
     }
 
@@ -131,7 +157,16 @@ mod tests {
             ("172.16.0.1:5000", true),
             ("172.31.0.1:5000", true),
             ("172.32.0.1:5000", false),
-            ("192.168.1.1", true),
+            ("192.168.1.1:80", true),
+            ("192.168.100.254:31234", true),
+            ("10.97.0.1:5000", true),
+            ("10.255.255.255:5000", true),
+            ("11.1.2.3:5000", false),
+            ("172.15.0.1:5000", false),
+            ("10.evil.com:5000", false),
+            ("10.1.2.3.evil.com:5000", false),
+            ("192.168.evil.com:80", false),
+            ("172.16.1.evil.com:5000", false),
             ("$(POD_IP):5000", true),
             ("evil.com", false),
         ] {

@@ -10,7 +10,7 @@ use crate::cluster::exposure::Exposure;
 use crate::cluster::render::{self, Inputs, Manifests, Secrets};
 use crate::cluster::rollout::Limits;
 use crate::cluster::source::{self, Source};
-use crate::cluster::{Cluster, budget, exposure, preflight};
+use crate::cluster::{Cluster, budget, exposure, preflight, smoke};
 use crate::commands::Run;
 use crate::config::Config;
 use crate::config::cluster::{ClusterConfig, Login};
@@ -36,6 +36,13 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     let cluster = Cluster::connect(settings).await?;
     let needs = preflight::Wanted { kinds: &render::kinds(settings), adopt: args.cluster.adopt };
     let observed = preflight::check(&cluster, &needs).await?;
+    let mut settings = settings.clone();
+    if settings.access.load_balancer {
+        // Known from the second deploy on. Clients name them; who names others is refused.
+        let (found, port) = smoke::outside(&cluster).await?;
+        settings.access.add_hosts(found, port);
+    }
+    let settings = &settings;
     let image = match args.dry_run {
         true => source::foretell(run, config, &cache, &source, args.locked, settings).await?,
         false => source::publish(run, config, &cache, &source, args.locked, &observed.platforms, settings).await?,

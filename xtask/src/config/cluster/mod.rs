@@ -4,6 +4,7 @@ mod checks;
 mod read;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -157,6 +158,19 @@ pub struct Access {
     pub login: Login,
     /// Whether everyone may read and delete everything, at an address that everyone reaches.
     pub public_without_login: bool,
+}
+
+impl Access {
+    /// Adds addresses that were found to lead to the server at this port: those that are new, and that
+    /// are not allowed anyway, as private ones are where clients name the port. No IPv6: its colons
+    /// would be taken for a port's.
+    pub fn add_hosts(&mut self, found: Vec<String>, port: i32) {
+        let private = |host: &str| host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_private());
+        let allowed = |host: &str| port != 80 && private(host);
+        let fits = |host: &String| !host.contains(':') && !allowed(host) && !self.hosts.contains(host);
+        let new: Vec<String> = found.into_iter().filter(fits).collect();
+        self.hosts.extend(new);
+    }
 }
 
 /// Who fetches the server's metrics.
