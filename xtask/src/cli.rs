@@ -38,6 +38,7 @@ pub enum Command {
     Smoke(commands::smoke::Args),
     Status(commands::status::Args),
     Rollback(commands::rollback::Args),
+    Db(commands::db::Args),
     Logs(commands::logs::Args),
     Open(commands::open::Args),
     Down(commands::down::Args),

@@ -24,6 +24,7 @@ mod provenance;
 mod registry;
 mod repo;
 mod report;
+mod schema;
 mod secret;
 mod sources;
 mod ui;

@@ -9,6 +9,7 @@ mod digest;
 pub mod dockerfile;
 mod error;
 pub mod exclude;
+pub mod find;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod layer;

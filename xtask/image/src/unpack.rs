@@ -20,9 +20,9 @@ use tar::EntryType;
 use crate::{Digest, Error, HashWriter, Result};
 
 /// The prefix of names that hide a file of a lower layer (layer.md, "Whiteouts").
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Hides everything that lower layers have in its folder (layer.md, "Opaque Whiteout").
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Symbolic links followed in one path before it counts as a loop, as in Linux (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
@@ -448,7 +448,7 @@ fn number(subject: &str, value: io::Result<u64>) -> Result<u32> {
 }
 
 /// An error while reading a layer: what the operating system says is this machine's, all else the layer's.
-fn unreadable(subject: &str, error: io::Error) -> Error {
+pub(crate) fn unreadable(subject: &str, error: io::Error) -> Error {
     if error.raw_os_error().is_some() {
         return Error::io(subject, error);
     }
@@ -456,7 +456,7 @@ fn unreadable(subject: &str, error: io::Error) -> Error {
 }
 
 /// By content, as container engines do: media types are not always right.
-fn decompress<'a, R: io::BufRead>(blob: &'a mut R) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn decompress<'a, R: io::BufRead>(blob: &'a mut R) -> io::Result<Box<dyn Read + 'a>> {
     let start = blob.fill_buf()?;
     Ok(match start {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
@@ -466,17 +466,17 @@ fn decompress<'a, R: io::BufRead>(blob: &'a mut R) -> io::Result<Box<dyn Read + 
 }
 
 /// Hashes what is read through it.
-struct HashReader<R> {
+pub(crate) struct HashReader<R> {
     inner: R,
     hash: HashWriter<io::Sink>,
 }
 
 impl<R: Read> HashReader<R> {
-    fn new(inner: R) -> Self {
+    pub(crate) fn new(inner: R) -> Self {
         Self { inner, hash: HashWriter::new(io::sink()) }
     }
 
-    fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         self.hash.finish().0
     }
 }

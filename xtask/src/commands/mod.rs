@@ -5,6 +5,7 @@ pub mod build_image;
 pub mod ci;
 pub mod completions;
 pub mod config;
+pub mod db;
 pub mod deploy;
 pub mod doctor;
 pub mod down;
@@ -79,6 +80,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Doctor(args) => block_on(&run, doctor::run(args, &run)),
         Command::GoogleLogin(args) => block_on(&run, google_login::run(args)),
         Command::Deploy(args) => block_on(&run, deploy::run(args, &run)),
+        Command::Db(args) => block_on(&run, db::run(args, &run)),
         Command::Smoke(args) => block_on(&run, smoke::run(args, &run)),
         Command::Status(args) => block_on(&run, status::run(args, &run)),
         Command::Rollback(args) => block_on(&run, rollback::run(args, &run)),

@@ -49,29 +49,81 @@ pub struct Pulled {
     pub downloaded_bytes: u64,
 }
 
+/// An image of one platform whose layers stay where they are.
+pub struct Outline {
+    /// The config.
+    pub config: Vec<u8>,
+    /// The layers, lowest first.
+    pub layers: Vec<Blob>,
+    descriptors: Vec<OciDescriptor>,
+    oci: oci_distribution::Client,
+    selected: OciReference,
+}
+
+/// A manifest of one platform, and how it was come by.
+struct Found {
+    oci: oci_distribution::Client,
+    selected: OciReference,
+    bytes: Vec<u8>,
+    digest: Digest,
+    image: OciImageManifest,
+}
+
 impl Client {
     /// Fetches the image for `platform`. Blobs that are in the cache are not fetched again, also
     /// those of an earlier pull that was interrupted; an image by digest that is there whole needs no
     /// registry.
     pub async fn pull(&self, cache: &Cache, platform: Platform) -> Result<Pulled> {
+        let name = self.reference().to_string();
+        let Found { oci, selected, bytes, digest, image } =
+            self.find(cache, |index| select(index, platform, &name)).await?;
+        let media_type = image.media_type.clone().unwrap_or_else(|| ACCEPTED[1].to_owned());
+        let config = self.config(&image)?;
+        let all: Vec<&OciDescriptor> = std::iter::once(&image.config).chain(&image.layers).collect();
+        let downloaded_bytes = self.fetch_blobs(&oci, &selected, cache, &all).await?;
+        self.check_platform(cache, &config, platform)?;
+        Ok(Pulled { digest, media_type, manifest: bytes, config, downloaded_bytes })
+    }
+
+    /// The image for whichever platform is listed first, without its layers.
+    pub async fn outline(&self, cache: &Cache) -> Result<Outline> {
+        let name = self.reference().to_string();
+        let Found { oci, selected, image, .. } = self.find(cache, |index| first(index, &name)).await?;
+        let config = self.config(&image)?;
+        self.fetch_blobs(&oci, &selected, cache, &[&image.config]).await?;
+        let path = cache.blob(&config.digest)?;
+        let config = std::fs::read(&path).on_machine(|| format!("cannot read {}", path.display()))?;
+        let layers = image.layers.iter().map(blob).collect::<Result<_>>()?;
+        Ok(Outline { config, layers, descriptors: image.layers, oci, selected })
+    }
+
+    /// Fetches one layer of an image into the cache, unless it is there.
+    pub async fn fetch_layer(&self, cache: &Cache, outline: &Outline, layer: usize) -> Result<()> {
+        self.fetch_blobs(&outline.oci, &outline.selected, cache, &[&outline.descriptors[layer]]).await?;
+        Ok(())
+    }
+
+    /// The manifest that the client's reference names; of an index, the one that `select` names.
+    async fn find(&self, cache: &Cache, select: impl Fn(&OciImageIndex) -> Result<String>) -> Result<Found> {
         let oci = self.oci_client()?;
         let mut selected = self.reference().to_oci();
         let (mut bytes, mut digest, mut manifest) = self.fetch_manifest(&oci, cache, &selected).await?;
         if let OciManifest::ImageIndex(index) = &manifest {
-            selected = selected.clone_with_digest(select(index, platform, &self.reference().to_string())?);
+            selected = selected.clone_with_digest(select(index)?);
             (bytes, digest, manifest) = self.fetch_manifest(&oci, cache, &selected).await?;
         }
-        let OciManifest::Image(image) = manifest else {
-            return Err(self.odd("an index inside of an index"));
-        };
-        let media_type = image.media_type.clone().unwrap_or_else(|| ACCEPTED[1].to_owned());
+        match manifest {
+            OciManifest::Image(image) => Ok(Found { oci, selected, bytes, digest, image }),
+            OciManifest::ImageIndex(_) => Err(self.odd("an index inside of an index")),
+        }
+    }
+
+    fn config(&self, image: &OciImageManifest) -> Result<Blob> {
         let config = blob(&image.config)?;
         if config.size > LARGEST_CONFIG {
             return Err(self.odd("a config of more than 8 MiB"));
         }
-        let downloaded_bytes = self.fetch_blobs(&oci, &selected, cache, &image).await?;
-        self.check_platform(cache, &config, platform)?;
-        Ok(Pulled { digest, media_type, manifest: bytes, config, downloaded_bytes })
+        Ok(config)
     }
 
     async fn fetch_manifest(
@@ -119,14 +171,14 @@ impl Client {
         oci: &oci_distribution::Client,
         reference: &OciReference,
         cache: &Cache,
-        image: &OciImageManifest,
+        wanted: &[&OciDescriptor],
     ) -> Result<u64> {
         let mut missing: Vec<(Blob, OciDescriptor)> = Vec::new();
-        for descriptor in std::iter::once(&image.config).chain(&image.layers) {
+        for descriptor in wanted {
             let blob = blob(descriptor)?;
             let there = cache.blob(&blob.digest)?.metadata().is_ok_and(|file| file.len() == blob.size);
             if !there && !missing.iter().any(|(seen, _)| seen.digest == blob.digest) {
-                missing.push((blob, descriptor.clone()));
+                missing.push((blob, (*descriptor).clone()));
             }
         }
         if !missing.is_empty() {
@@ -322,6 +374,17 @@ fn select(index: &OciImageIndex, platform: Platform, image: &str) -> Result<Stri
     })
 }
 
+/// The first manifest of an index that is an image's. Attestations are for the platform `unknown/unknown`.
+fn first(index: &OciImageIndex, image: &str) -> Result<String> {
+    let runs = |entry: &&oci_distribution::manifest::ImageIndexEntry| {
+        entry.platform.as_ref().is_none_or(|platform| platform.os.to_string() != "unknown")
+    };
+    let found = index.manifests.iter().find(runs);
+    found
+        .map(|entry| entry.digest.clone())
+        .ok_or_else(|| Error::new(Kind::Input, format!("the index of {image} names no image")))
+}
+
 /// A blob on its way to a file.
 struct Download {
     writer: Option<HashWriter<File>>,
@@ -393,5 +456,21 @@ mod tests {
             error.hint_text(),
             Some("name an image that has this platform; this one has linux/arm64, windows/amd64")
         );
+        assert_eq!(first(&index, "a/b:1").unwrap(), "sha256:a");
+    }
+
+    #[test]
+    fn an_attestation_is_no_image() {
+        let index = |platforms: &[&str]| -> OciImageIndex {
+            let entry = |os: &&str| {
+                let platform = serde_json::json!({ "architecture": "amd64", "os": os });
+                serde_json::json!({ "mediaType": "m", "digest": os, "size": 1, "platform": platform })
+            };
+            let entries: Vec<_> = platforms.iter().map(entry).collect();
+            serde_json::from_value(serde_json::json!({ "schemaVersion": 2, "manifests": entries })).unwrap()
+        };
+        assert_eq!(first(&index(&["unknown", "linux"]), "a/b:1").unwrap(), "linux");
+        let error = first(&index(&["unknown"]), "a/b:1").unwrap_err();
+        assert_eq!(error.to_string(), "the index of a/b:1 names no image");
     }
 }

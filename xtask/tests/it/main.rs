@@ -15,6 +15,7 @@ mod node;
 mod readers;
 mod registry;
 mod render;
+mod schema;
 mod terraform;
 mod walk;
 mod workflows;

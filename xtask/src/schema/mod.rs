@@ -1,0 +1,53 @@
+//! The database's schema: which revisions an image's MLflow knows.
+//!
+//! `python`, `revisions` and `layers` are pure; `image` reads images. MLflow works with one revision
+//! only, the newest that it knows: a server refuses any other.
+
+pub mod image;
+mod layers;
+mod python;
+mod revisions;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use revisions::Revisions;
+
+/// What an image's MLflow knows about its databases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Of experiments, runs, models and traces.
+    pub tracking: Revisions,
+    /// Of users and permissions; `None` for an MLflow of before 3.6, which does not migrate it.
+    pub login: Option<Revisions>,
+}
+
+/// A store with a schema of its own. Both may be in one database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Store {
+    /// Experiments, runs, models and traces.
+    Tracking,
+    /// Users and permissions.
+    Login,
+}
+
+impl Store {
+    /// Where its migrations are, below the folder of Python's packages.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Tracking => "mlflow/store/db_migrations/versions",
+            Self::Login => "mlflow/server/auth/db/migrations/versions",
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tracking => "tracking",
+            Self::Login => "login",
+        })
+    }
+}
