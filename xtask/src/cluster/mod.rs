@@ -14,6 +14,7 @@ pub mod exposure;
 pub mod failure;
 pub mod forward;
 pub mod image;
+pub mod job;
 pub mod lease;
 pub mod login;
 pub mod logs;

@@ -1,12 +1,14 @@
 //! The database's schema: which revisions an image's MLflow knows.
 //!
-//! `python`, `revisions` and `layers` are pure; `image` reads images. MLflow works with one revision
+//! `python`, `revisions`, `layers` and `verdict` are pure; `image` reads images. MLflow works with one revision
 //! only, the newest that it knows: a server refuses any other.
 
 pub mod image;
 mod layers;
 mod python;
 mod revisions;
+pub mod status;
+pub mod verdict;
 
 use std::fmt;
 

@@ -42,6 +42,16 @@ impl Revisions {
         &self.head
     }
 
+    /// Whether it is one of them.
+    pub fn knows(&self, revision: &str) -> bool {
+        self.parents.contains_key(revision)
+    }
+
+    /// How many come after a revision, on the way to the head.
+    pub fn after(&self, revision: &str) -> usize {
+        self.count() - self.ancestry(revision).len()
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.parents.len()
@@ -147,6 +157,16 @@ mod tests {
         check("b<a c<a a", Err("the migrations have several heads, b and c among them"));
         check("a<b b<a", Err("the migrations follow each other in a circle"));
         check("a<a b", Err("some of the migrations follow each other in a circle"));
+    }
+
+    #[test]
+    fn migrations_are_counted_from_a_revision_to_the_head() {
+        let known = revisions("e<d d<b,c c<a b<a a").unwrap();
+        for (revision, expected) in [("e", 0), ("d", 1), ("c", 3), ("a", 4)] {
+            assert!(known.knows(revision));
+            assert_eq!(known.after(revision), expected, "{revision}");
+        }
+        assert!(!known.knows("f"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod builders;
+mod db;
 mod doctor;
 mod google;
 mod image;

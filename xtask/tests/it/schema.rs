@@ -9,6 +9,10 @@ use testbed::{Home, Proxy, Registry};
 
 use crate::image;
 use crate::mlflow::envs::Python;
+use crate::mlflow::server::Database;
+
+/// What `db status` runs in the cluster.
+const STATUS: &str = include_str!("../../src/schema/status.py");
 
 /// MLflow's own answer, by alembic, in the form of ours.
 const ASK: &str = "
@@ -130,7 +134,7 @@ fn the_head_of_an_image_is_what_its_mlflow_says() {
 }
 
 /// A layout with one image of these files.
-fn layout(dir: &Path, files: &[(&str, &str)]) -> String {
+pub fn layout(dir: &Path, files: &[(&str, &str)]) -> String {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, text) in files {
         let mut header = tar::Header::new_gnu();
@@ -180,4 +184,96 @@ fn an_image_that_does_not_tell_its_schema_is_refused() {
     let answer = answer(head(&home, &["--image", &good]));
     assert_eq!(answer["tracking"], json!({ "head": "a", "revisions": 1 }));
     assert_eq!(answer["login"], Value::Null);
+}
+
+/// Runs a program of the server's Python with this database; its output, and whether it went well.
+fn python(home: &Home, python: &Python, uri: &str, args: &[&str], change: &dyn Fn(&mut Command)) -> (bool, String) {
+    let mut command = home.command(python.interpreter());
+    command.args(args).env("MLFLOW_BACKEND_STORE_URI", uri).env("MLFLOW_DISABLE_TELEMETRY", "true");
+    command.env("GIT_PYTHON_REFRESH", "quiet").env("PYTHONDONTWRITEBYTECODE", "1");
+    change(&mut command);
+    let output = command.stdin(Stdio::null()).output().expect("python starts");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+/// What the stores' databases hold.
+fn status(home: &Home, with: &Python, uri: &str, change: &dyn Fn(&mut Command)) -> Vec<Value> {
+    let (well, text) = python(home, with, uri, &["-c", STATUS], change);
+    assert!(well, "{text}");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("mlflow-server-schema "));
+    lines.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn tells_its_schema(home: &Home, with: &Python, uri: &str, engine: &str) {
+    let unchanged = |_: &mut Command| {};
+    let run = |program: &str| {
+        let (well, text) = python(home, with, uri, &["-c", program], &unchanged);
+        assert!(well, "{text}");
+    };
+    let empty = status(home, with, uri, &unchanged).remove(0);
+    assert_eq!((&empty["revisions"], &empty["tables"]), (&json!([]), &json!(false)), "{empty}");
+    let head = empty["head"].as_str().expect("a head").to_owned();
+    assert!(empty["server"].as_str().is_some_and(|server| server.starts_with(engine)), "{empty}");
+
+    let upgrade = "import os, mlflow.store.db.utils as u; e = u.create_sqlalchemy_engine(os.environ['MLFLOW_BACKEND_STORE_URI']); u._initialize_tables(e)";
+    run(upgrade);
+    let full = status(home, with, uri, &unchanged).remove(0);
+    assert_eq!((&full["revisions"], &full["tables"]), (&json!([head]), &json!(true)), "{full}");
+    assert!(full["bytes"].as_u64() > empty["bytes"].as_u64(), "{full} {empty}");
+
+    let execute = |statement: &str| {
+        run(&format!(
+            "import os, sqlalchemy as s\nwith s.create_engine(os.environ['MLFLOW_BACKEND_STORE_URI']).begin() as c:\n \
+             c.execute(s.text({statement:?}))"
+        ));
+    };
+    execute("UPDATE alembic_version SET version_num = '728d730b5ebd'");
+    assert_eq!(status(home, with, uri, &unchanged)[0]["revisions"], json!(["728d730b5ebd"]));
+    execute("DROP TABLE alembic_version");
+    let unclear = status(home, with, uri, &unchanged).remove(0);
+    assert_eq!((&unclear["revisions"], &unclear["tables"]), (&json!([]), &json!(true)));
+
+    // The login's store, in the same database.
+    let config = home.file("auth.ini");
+    let text = format!("[mlflow]\ndefault_permission = READ\ndatabase_uri = {}\n", uri.replace('%', "%%"));
+    std::fs::write(&config, text).unwrap();
+    let with_login = |command: &mut Command| {
+        command.env("MLFLOW_AUTH_CONFIG_PATH", &config);
+    };
+    let login = status(home, with, uri, &with_login).remove(1);
+    assert_eq!((&login["store"], &login["revisions"]), (&json!("login"), &json!([])));
+    run(
+        "import os, sqlalchemy as s, mlflow.server.auth.db.utils as u; u.migrate(s.create_engine(os.environ['MLFLOW_BACKEND_STORE_URI']), 'head')",
+    );
+    let login = status(home, with, uri, &with_login).remove(1);
+    assert_eq!(login["revisions"], json!([login["head"]]), "{login}");
+}
+
+#[test]
+fn a_database_tells_its_schema() {
+    let Some(with) = Python::server() else { return };
+    let home = Home::new();
+    tells_its_schema(&home, &with, &format!("sqlite:///{}", home.file("mlflow.db").display()), "sqlite 3");
+    let Some(database) = Database::postgresql() else { return };
+    let home = Home::new();
+    tells_its_schema(&home, &with, &database.uri(&home), "postgresql 1");
+}
+
+#[test]
+fn a_database_that_cannot_be_asked_is_named_without_its_password() {
+    let Some(with) = Python::server() else { return };
+    let home = Home::new();
+    // Without its patience with a database that may come back.
+    let program = STATUS.replace("PATIENCE = 30", "PATIENCE = 0");
+    assert_ne!(program, STATUS);
+    for (uri, expected) in [
+        ("postgresql://ann:hush@127.0.0.1:1/x", "Connection refused"),
+        ("nonsense://ann:hush@127.0.0.1/x", "nonsense"),
+        ("ann:hush", "Could not parse SQLAlchemy URL"),
+    ] {
+        let (well, text) = python(&home, &with, uri, &["-c", &program], &|_| {});
+        assert!(!well && text.contains(expected) && !text.contains("hush"), "{uri}: {text}");
+        assert!(!text.contains("Traceback"), "{uri}: {text}");
+    }
 }

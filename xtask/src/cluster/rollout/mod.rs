@@ -20,6 +20,7 @@ mod watch;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
@@ -27,8 +28,9 @@ use crate::error::{Error, Kind, Result};
 
 use super::CONTAINER;
 
-pub use causes::Code;
+pub use causes::{Cause, Class, Code, refusal};
 pub use diagnose::Diagnosis;
+pub use text::clean;
 pub use verdict::Complete;
 pub use watch::follow;
 
@@ -74,6 +76,21 @@ impl Expected {
             name,
         })
     }
+}
+
+/// Why a pod of anyone's does not come up, by its state and events; `None` while nothing speaks
+/// against it.
+pub fn cause_of(pod: &Pod, events: &[Event], at: Timestamp) -> Option<Cause> {
+    let snapshot = snapshot::Snapshot {
+        at,
+        deployment: None,
+        replica_sets: Vec::new(),
+        pods: Vec::new(),
+        nodes: Vec::new(),
+        events: events.to_vec(),
+        logs: std::collections::BTreeMap::new(),
+    };
+    causes::of_pod(pod, &snapshot)
 }
 
 /// How long a rollout may take.

@@ -1,11 +1,20 @@
 //! `db`: the database's schema.
 
 mod head;
+mod status;
 
 use std::process::ExitCode;
 
+use mlflow_image::Platform;
+
+use crate::builders::draft::Options;
+use crate::cache::Cache;
 use crate::commands::Run;
-use crate::error::Result;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::local::source::Source;
+use crate::registry::{Access, Client, CredentialSource, Reference};
+use crate::schema::{self, Schema};
 
 /// The database's schema, and the one that an image's MLflow works with
 #[derive(clap::Args)]
@@ -16,11 +25,44 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Status(status::Args),
     Head(head::Args),
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     match args.command {
+        Command::Status(args) => status::run(args, run).await,
         Command::Head(args) => head::run(args, run).await,
     }
+}
+
+/// An image's name, by digest, and the schema that its MLflow works with.
+async fn schema_of(run: &Run, config: &Config, cache: &Cache, source: Source) -> Result<(String, Schema)> {
+    match source {
+        Source::Build => {
+            let (digest, schema) = schema::image::to_be_built(run, config, &Options::new(config), cache).await?;
+            Ok((digest.to_string(), schema))
+        }
+        source @ Source::Layout(_) => {
+            let image = source.fetch(run, config, cache, Platform::host(), true).await?;
+            Ok((image.digest.to_string(), schema::image::on_this_machine(&image, cache).await?))
+        }
+        Source::Registry(reference) => of_registry(run, cache, reference).await,
+    }
+}
+
+/// By digest, so that it need not be read again.
+async fn of_registry(run: &Run, cache: &Cache, reference: Reference) -> Result<(String, Schema)> {
+    let connect =
+        |reference: &Reference| Client::connect(run, cache, reference, Access::Pull, CredentialSource::Machine);
+    let client = connect(&reference)?;
+    if reference.digest().is_some() {
+        return Ok((reference.to_string(), schema::image::in_registry(&client, cache).await?));
+    }
+    let digest = client.has_manifest(&reference.selector()).await?.ok_or_else(|| {
+        Error::new(Kind::Image, format!("the registry has no image {reference}")).hint("check repository and tag")
+    })?;
+    let reference = reference.with_digest(digest);
+    let client = connect(&reference)?;
+    Ok((reference.to_string(), schema::image::in_registry(&client, cache).await?))
 }

@@ -58,7 +58,8 @@ impl Database {
         Some(Self::Postgresql(Postgresql { _service: service, _home: home, port }))
     }
 
-    fn uri(&self, home: &Home) -> String {
+    /// Its URI; a SQLite database is in `home`.
+    pub fn uri(&self, home: &Home) -> String {
         match self {
             Self::Sqlite => format!("sqlite:///{}", home.file("mlflow.db").display()),
             // Without a driver's name, as people write it.

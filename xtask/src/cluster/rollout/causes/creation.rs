@@ -1,11 +1,12 @@
 //! Pods that the cluster does not let the ReplicaSet controller make.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 
 use super::super::pods::{self, is_leaving, is_ready, old_pods, pods_of};
-use super::super::snapshot::Snapshot;
+use super::super::snapshot::{Snapshot, first_time};
 use super::{Budget, Cause, Code, first_event};
 
 /// Seconds for a quota whose used part the API server has not yet counted down.
@@ -32,7 +33,7 @@ fn refused_pods(deployment: &Deployment, set: &ReplicaSet, snapshot: &Snapshot) 
     let event = first_event(snapshot.events_of(uid), |reason, _| reason == "FailedCreate");
     let first = event.or_else(|| failure.last_transition_time.as_ref().map(|time| time.0));
     let reason = failure.reason.as_deref().unwrap_or("FailedCreate");
-    Some(refusal(message, reason, first.unwrap_or(snapshot.at), || quota_can_pass(deployment, set, snapshot)))
+    Some(told(message, reason, first.unwrap_or(snapshot.at), || quota_can_pass(deployment, set, snapshot)))
 }
 
 /// The Deployment controller could not make the ReplicaSet itself.
@@ -44,10 +45,17 @@ fn refused_set(deployment: &Deployment, snapshot: &Snapshot) -> Option<Cause> {
     })?;
     let message = failure.message.as_deref().unwrap_or_default();
     let first = failure.last_transition_time.as_ref().map_or(snapshot.at, |time| time.0);
-    Some(refusal(message, failure.reason.as_deref().unwrap_or("FailedCreate"), first, || false))
+    Some(told(message, failure.reason.as_deref().unwrap_or("FailedCreate"), first, || false))
 }
 
-fn refusal(message: &str, reason: &str, first: Timestamp, quota_can_pass: impl Fn() -> bool) -> Cause {
+/// Why a controller could not make its pod, by its event.
+pub fn refusal(event: &Event) -> Cause {
+    let (message, reason) = (event.message.as_deref().unwrap_or_default(), event.reason.as_deref());
+    let first = first_time(event).unwrap_or(Timestamp::UNIX_EPOCH);
+    told(message, reason.unwrap_or("FailedCreate"), first, || false)
+}
+
+fn told(message: &str, reason: &str, first: Timestamp, quota_can_pass: impl Fn() -> bool) -> Cause {
     let has = |sign: &str| message.contains(sign);
     let (code, budget) = if has("exceeded quota") {
         (Code::Quota, if quota_can_pass() { Budget::Deadline } else { Budget::Seconds(QUOTA) })
@@ -107,12 +115,12 @@ mod tests {
     #[test]
     fn a_refused_pod_is_told_by_the_words_of_the_api_server() {
         let check = |message: &str, code: Code, budget: Budget| {
-            let cause = refusal(message, "FailedCreate", Timestamp::UNIX_EPOCH, || false);
+            let cause = told(message, "FailedCreate", Timestamp::UNIX_EPOCH, || false);
             assert_eq!((cause.code, cause.budget), (code, budget), "{message}");
         };
         let quota = "pods \"a-1\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2";
         check(quota, Code::Quota, Budget::Seconds(QUOTA));
-        let passing = refusal(quota, "FailedCreate", Timestamp::UNIX_EPOCH, || true);
+        let passing = told(quota, "FailedCreate", Timestamp::UNIX_EPOCH, || true);
         assert_eq!(passing.budget, Budget::Deadline);
         check(
             "pods \"a-1\" is forbidden: failed quota: q: must specify limits.memory for: mlflow",

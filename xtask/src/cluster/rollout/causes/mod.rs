@@ -17,7 +17,7 @@ use super::snapshot::first_time;
 
 pub use code::Code;
 pub use container::pull_detail;
-pub use creation::refused;
+pub use creation::{refusal, refused};
 pub use pod::of_pod;
 
 /// How sure it is that waiting does not help.

@@ -1,0 +1,167 @@
+//! `db status`: the database's schema beside that of an image.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+
+use crate::cache::Cache;
+use crate::cluster::{CONTAINER, Cluster, NAME, call, failure, job};
+use crate::commands::Run;
+use crate::config::{Config, Environment};
+use crate::error::{Error, Kind, Result};
+use crate::local::source::Source;
+use crate::report::{self, Report};
+use crate::schema::status::{self, Found};
+use crate::schema::verdict::{Verdict, verdict};
+use crate::schema::{Schema, Store};
+
+/// How long one question to the API server may take.
+const QUESTION: Duration = Duration::from_secs(20);
+
+/// How long the database may take to be asked, with the start of the pod that asks it.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Compare the database's schema with the one that an image's MLflow works with
+///
+/// A Job of the running server's own pod model asks the database; it changes nothing, and is removed
+/// afterwards. Exit code 12 when the database has to be migrated before the image can run, 14 when it
+/// is ahead of the image, 0 when they fit.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The environment in deploy.toml: one of kind kubernetes or gke.
+    #[arg(long)]
+    env: String,
+    /// The image: REGISTRY/PATH@sha256:DIGEST, REGISTRY/PATH:TAG or oci:DIR [default: what the locks
+    /// describe, as for deploy].
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<Source>,
+}
+
+pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
+    let config = Config::load(&args.env)?;
+    let Environment::Cluster(settings) = config.environment()? else {
+        let message = format!("environment {} is on this machine", args.env);
+        return Err(Error::new(Kind::Usage, message).hint("name one that is in a cluster; deploy migrates a local one"));
+    };
+    let cache = Cache::open()?;
+    let cluster = Cluster::connect(settings).await?;
+    let deployments = cluster.api::<Deployment>();
+    let deployment = call::repeat(QUESTION, || deployments.get_opt(NAME)).await;
+    let deployment = deployment.map_err(|error| failure::explain(&cluster, "read the Deployment", error))?;
+    let deployment = deployment.ok_or_else(|| {
+        let place = format!("namespace {} of context {}", cluster.namespace, cluster.context);
+        Error::new(Kind::Check, format!("nothing is deployed in {place}: only its pods reach the database"))
+            .hint(format!("deploy first: cargo xtask deploy --env {}", args.env))
+    })?;
+    let (image, schema) = tokio::select! {
+        () = run.cancel.cancelled() => return Err(Run::interrupted()),
+        told = super::schema_of(run, &config, &cache, args.image.unwrap_or(Source::Build)) => told?,
+    };
+    let command = ["python", "-c", status::PROGRAM].map(str::to_owned).to_vec();
+    let job = job::build(&deployment, &job::Task { name: "schema", command, deadline: DEADLINE })?;
+    let lines = job::run(run, &cluster, &job, "ask the database for its schema").await?;
+    let stores = status::read(&lines)?.into_iter().map(|found| Line::of(found, &schema)).collect();
+    let answer = Answer {
+        env: args.env,
+        context: cluster.context.clone(),
+        namespace: cluster.namespace.clone(),
+        image,
+        runs: running_image(&deployment),
+        stores,
+    };
+    run.answer(&answer)?;
+    Ok(answer.failure().map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.exit_code())))
+}
+
+fn running_image(deployment: &Deployment) -> Option<String> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    pod.containers.iter().find(|container| container.name == CONTAINER)?.image.clone()
+}
+
+#[derive(serde::Serialize)]
+struct Answer {
+    env: String,
+    context: String,
+    namespace: String,
+    /// The image that is compared.
+    image: String,
+    /// The image that runs.
+    runs: Option<String>,
+    stores: Vec<Line>,
+}
+
+/// A store.
+#[derive(serde::Serialize)]
+struct Line {
+    #[serde(flatten)]
+    found: Found,
+    /// The revision that the compared image works with; `None` where it has no such store.
+    wanted: Option<String>,
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+impl Line {
+    fn of(found: Found, schema: &Schema) -> Self {
+        let known = match found.store {
+            Store::Tracking => Some(&schema.tracking),
+            Store::Login => schema.login.as_ref(),
+        };
+        Self {
+            verdict: known.map_or(Verdict::Ahead, |known| verdict(&found, known)),
+            wanted: known.map(|known| known.head().to_owned()),
+            found,
+        }
+    }
+
+    fn words(&self) -> String {
+        let wanted = self.wanted.as_deref().unwrap_or("none");
+        match self.verdict {
+            Verdict::Same => "fits the image".to_owned(),
+            Verdict::Empty => format!("nothing yet; the image makes it, at {wanted}"),
+            Verdict::Behind { migrations: Some(1) } => format!("behind the image's {wanted} by 1 migration"),
+            Verdict::Behind { migrations: Some(n) } => format!("behind the image's {wanted} by {n} migrations"),
+            Verdict::Behind { migrations: None } => format!("of an MLflow before 3.6; the image works with {wanted}"),
+            Verdict::Ahead => format!("ahead of the image, which knows nothing after {wanted}"),
+            Verdict::Unclear => format!("has MLflow's tables but not one revision; the image works with {wanted}"),
+        }
+    }
+}
+
+impl Answer {
+    fn failure(&self) -> Option<Kind> {
+        let has = |wanted: fn(&Verdict) -> bool| self.stores.iter().any(|line| wanted(&line.verdict));
+        if has(|verdict| *verdict == Verdict::Ahead) {
+            return Some(Kind::RollbackRefused);
+        }
+        has(|verdict| *verdict != Verdict::Same).then_some(Kind::Check)
+    }
+}
+
+impl Report for Answer {
+    fn human(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let fits = match self.failure() {
+            None => "the database fits the image",
+            Some(Kind::RollbackRefused) => "the database is ahead of the image: deploy a newer one",
+            Some(_) => "the database does not fit the image",
+        };
+        writeln!(out, "{:10} {fits}", self.env)?;
+        writeln!(out, "  image     {}", self.image)?;
+        match &self.runs {
+            Some(runs) if *runs != self.image => writeln!(out, "  runs      {runs}")?,
+            _ => {}
+        }
+        for line in &self.stores {
+            let found = match line.found.revisions.as_slice() {
+                [] => "-".to_owned(),
+                revisions => revisions.join(" "),
+            };
+            writeln!(out, "  {:9} {found}  {}", line.found.store.to_string(), line.words())?;
+            let size = line.found.bytes.map(|bytes| format!(", {}", report::bytes(bytes))).unwrap_or_default();
+            writeln!(out, "            in {}{size}", line.found.server)?;
+        }
+        Ok(())
+    }
+}
