@@ -1,12 +1,13 @@
 //! The database's schema: which revisions an image's MLflow knows.
 //!
-//! `python`, `revisions`, `layers` and `verdict` are pure; `image` reads images. MLflow works with one revision
-//! only, the newest that it knows: a server refuses any other.
+//! `python`, `revisions`, `layers` and `verdict` are pure; `image` reads images, `sqlite` a local
+//! database. MLflow works with one revision only, the newest that it knows, and refuses any other.
 
 pub mod image;
 mod layers;
 mod python;
 mod revisions;
+pub mod sqlite;
 pub mod status;
 pub mod verdict;
 
@@ -24,6 +25,9 @@ pub struct Schema {
     /// Of users and permissions; `None` for an MLflow of before 3.6, which does not migrate it.
     pub login: Option<Revisions>,
 }
+
+/// Some of the tables that every tracking store has had (`Store.tables` in `status.py`).
+const TRACKING_TABLES: [&str; 3] = ["experiments", "runs", "metrics"];
 
 /// A store with a schema of its own. Both may be in one database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

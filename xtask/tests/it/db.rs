@@ -77,17 +77,23 @@ impl World {
 
     fn command(&self, image: &str) -> Command {
         let mut command = self.home.command(env!("CARGO_BIN_EXE_xtask"));
-        command.args(["db", "status", "--json", "--env", "lab", "--image", image]);
+        command.args(["db", "status", "--json", "--image", image]);
         command.env("CARGO_MANIFEST_DIR", &self.project).env("URI", "postgresql://db/x").stdin(Stdio::null());
         command
     }
 
     fn ask(&self, image: &str) -> Answer {
-        Answer::of(self.command(image).output().expect("xtask starts"))
+        let mut command = self.command(image);
+        Answer::of(command.args(["--env", "lab"]).output().expect("xtask starts"))
     }
 
     fn begin(&self, image: &str) -> Child {
-        self.command(image).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("xtask starts")
+        self.command(image)
+            .args(["--env", "lab"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("xtask starts")
     }
 }
 
@@ -134,6 +140,47 @@ fn a_database_is_compared_with_an_image_through_the_servers_own_pod() {
     check(&images[1], 0, "same", None);
     let (made, _) = world.api.jobs();
     assert_eq!(made, 5, "one Job for each question");
+}
+
+#[test]
+fn a_database_of_this_machine_is_compared_without_a_server() {
+    let Some(world) = World::new() else { return };
+    let images = [world.image("one", &["a1"]), world.image("three", &["a1", "b2", "c3"])];
+    let data = world.home.file("data/x").parent().unwrap().to_owned();
+    let settings = format!("[environment.here]\nkind = \"local\"\ndata = {:?}\n", data.display().to_string());
+    std::fs::write(world.project.join("deploy.toml"), settings).unwrap();
+    let database = data.join("mlflow.db");
+    let execute = |script: &str| {
+        let program = format!("import sqlite3\nc = sqlite3.connect({database:?})\n{script}\nc.commit()");
+        let output = world.home.command(world.python.interpreter()).args(["-c", &program]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let check = |image: &str, code: i32, verdict: &str| {
+        let mut command = world.command(image);
+        command.args(["--env", "here"]);
+        let answer = Answer::of(command.output().expect("xtask starts"));
+        assert_eq!(answer.code, Some(code), "{}\n{}", answer.value, answer.told);
+        assert_eq!(answer.value["stores"][0]["verdict"], verdict);
+        answer.value["stores"][0].clone()
+    };
+    check(&images[0], 12, "empty");
+    assert!(!database.exists(), "asking makes no database");
+    // Many tables, some with definitions that overflow their page: their list takes several pages.
+    execute(
+        "def columns(n): return ', '.join(f'column{m}_{n} text' for m in range(n * 3 + 1))\n\
+         for n in range(200): c.execute(f'CREATE TABLE t{n} ({columns(n)})')\n\
+         c.execute('CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, PRIMARY KEY (version_num))')\n\
+         c.execute('CREATE TABLE experiments (id int)')",
+    );
+    check(&images[0], 12, "unclear");
+    execute("c.execute(\"INSERT INTO alembic_version VALUES ('a1')\")");
+    let store = check(&images[0], 0, "same");
+    assert_eq!(store["bytes"].as_u64(), Some(database.metadata().unwrap().len()));
+    assert!(store["server"].as_str().is_some_and(|server| server.starts_with("sqlite 3.")), "{store}");
+    assert_eq!(check(&images[1], 12, "behind")["migrations"], 2);
+    execute("c.execute(\"UPDATE alembic_version SET version_num = 'c3'\")");
+    check(&images[0], 14, "ahead");
+    check(&images[1], 0, "same");
 }
 
 #[test]

@@ -104,8 +104,14 @@ fn of_pod(mut pod: PodSpec, task: &Task) -> Option<PodSpec> {
 fn of_container(server: Container, task: &Task) -> Container {
     let mut resources = server.resources.unwrap_or_default();
     // It takes a part of what the server takes, and must find room beside it.
-    let requests = [("cpu", "100m"), ("memory", "256Mi")];
-    resources.requests = Some(requests.map(|(name, quantity)| (name.to_owned(), Quantity(quantity.to_owned()))).into());
+    let requests = resources.requests.get_or_insert_default();
+    for (name, quantity) in [("cpu", "100m"), ("memory", "256Mi")] {
+        requests.insert(name.to_owned(), Quantity(quantity.to_owned()));
+    }
+    // A quota may ask for it.
+    if let Some(storage) = requests.get_mut("ephemeral-storage") {
+        *storage = Quantity("64Mi".to_owned());
+    }
     Container {
         command: Some(task.command.clone()),
         args: None,
@@ -174,7 +180,7 @@ mod tests {
             "containers": [{
                 "name": "mlflow", "image": "r/m@sha256:a", "env": [{"name": "A", "value": "b"}],
                 "command": ["python", "a"],
-                "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+                "resources": {"requests": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}, "limits": {"memory": "1Gi"}},
                 "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
             }],
             "volumes": [{"name": "tmp", "emptyDir": {}}],

@@ -9,13 +9,16 @@ use k8s_openapi::api::apps::v1::Deployment;
 use crate::cache::Cache;
 use crate::cluster::{CONTAINER, Cluster, NAME, call, failure, job};
 use crate::commands::Run;
-use crate::config::{Config, Environment};
+use crate::config::cluster::ClusterConfig;
+use crate::config::{self, Config, Environment, LocalConfig};
 use crate::error::{Error, Kind, Result};
+use crate::local::server;
 use crate::local::source::Source;
+use crate::local::state::Home;
 use crate::report::{self, Report};
 use crate::schema::status::{self, Found};
 use crate::schema::verdict::{Verdict, verdict};
-use crate::schema::{Schema, Store};
+use crate::schema::{Schema, Store, sqlite};
 
 /// How long one question to the API server may take.
 const QUESTION: Duration = Duration::from_secs(20);
@@ -25,13 +28,13 @@ const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Compare the database's schema with the one that an image's MLflow works with
 ///
-/// A Job of the running server's own pod model asks the database; it changes nothing, and is removed
-/// afterwards. Exit code 12 when the database has to be migrated before the image can run, 14 when it
+/// In a cluster a Job of the running server's own pod model asks the database; it changes nothing, and
+/// is removed afterwards. Exit code 12 when the database has to be migrated before the image can run, 14 when it
 /// is ahead of the image, 0 when they fit.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The environment in deploy.toml: one of kind kubernetes or gke.
-    #[arg(long)]
+    /// The environment in deploy.toml.
+    #[arg(long, default_value = config::LOCAL)]
     env: String,
     /// The image: REGISTRY/PATH@sha256:DIGEST, REGISTRY/PATH:TAG or oci:DIR [default: what the locks
     /// describe, as for deploy].
@@ -41,11 +44,41 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let config = Config::load(&args.env)?;
-    let Environment::Cluster(settings) = config.environment()? else {
-        let message = format!("environment {} is on this machine", args.env);
-        return Err(Error::new(Kind::Usage, message).hint("name one that is in a cluster; deploy migrates a local one"));
+    let asked = match config.environment()? {
+        Environment::Local(local) => on_this_machine(&args.env, local)?,
+        Environment::Cluster(settings) => in_cluster(&args.env, run, settings).await?,
     };
     let cache = Cache::open()?;
+    let (image, schema) = tokio::select! {
+        () = run.cancel.cancelled() => return Err(Run::interrupted()),
+        told = super::schema_of(run, &config, &cache, args.image.unwrap_or(Source::Build)) => told?,
+    };
+    let stores = asked.found.into_iter().map(|found| Line::of(found, &schema)).collect();
+    let answer = Answer { env: args.env, place: asked.place, image, runs: asked.runs, stores };
+    run.answer(&answer)?;
+    Ok(answer.failure().map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.exit_code())))
+}
+
+/// What was asked of whom.
+struct Asked {
+    /// Where the database is, for people.
+    place: String,
+    /// The image that runs.
+    runs: Option<String>,
+    found: Vec<Found>,
+}
+
+/// The local server has SQLite, and no login.
+fn on_this_machine(env: &str, local: &LocalConfig) -> Result<Asked> {
+    let home = Home::of(env)?;
+    let data = local.data.clone().unwrap_or_else(|| home.data_dir());
+    let path = server::database(&data);
+    let found = tokio::task::block_in_place(|| sqlite::look(&path))?;
+    let runs = home.state()?.current.map(|release| release.image.to_string());
+    Ok(Asked { place: path.display().to_string(), runs, found: vec![found] })
+}
+
+async fn in_cluster(env: &str, run: &Run, settings: &ClusterConfig) -> Result<Asked> {
     let cluster = Cluster::connect(settings).await?;
     let deployments = cluster.api::<Deployment>();
     let deployment = call::repeat(QUESTION, || deployments.get_opt(NAME)).await;
@@ -53,26 +86,13 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let deployment = deployment.ok_or_else(|| {
         let place = format!("namespace {} of context {}", cluster.namespace, cluster.context);
         Error::new(Kind::Check, format!("nothing is deployed in {place}: only its pods reach the database"))
-            .hint(format!("deploy first: cargo xtask deploy --env {}", args.env))
+            .hint(format!("deploy first: cargo xtask deploy --env {env}"))
     })?;
-    let (image, schema) = tokio::select! {
-        () = run.cancel.cancelled() => return Err(Run::interrupted()),
-        told = super::schema_of(run, &config, &cache, args.image.unwrap_or(Source::Build)) => told?,
-    };
     let command = ["python", "-c", status::PROGRAM].map(str::to_owned).to_vec();
     let job = job::build(&deployment, &job::Task { name: "schema", command, deadline: DEADLINE })?;
     let lines = job::run(run, &cluster, &job, "ask the database for its schema").await?;
-    let stores = status::read(&lines)?.into_iter().map(|found| Line::of(found, &schema)).collect();
-    let answer = Answer {
-        env: args.env,
-        context: cluster.context.clone(),
-        namespace: cluster.namespace.clone(),
-        image,
-        runs: running_image(&deployment),
-        stores,
-    };
-    run.answer(&answer)?;
-    Ok(answer.failure().map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.exit_code())))
+    let place = format!("namespace {} of context {}", cluster.namespace, cluster.context);
+    Ok(Asked { place, runs: running_image(&deployment), found: status::read(&lines)? })
 }
 
 fn running_image(deployment: &Deployment) -> Option<String> {
@@ -83,8 +103,8 @@ fn running_image(deployment: &Deployment) -> Option<String> {
 #[derive(serde::Serialize)]
 struct Answer {
     env: String,
-    context: String,
-    namespace: String,
+    /// Where the database is, or whose pods reach it.
+    place: String,
     /// The image that is compared.
     image: String,
     /// The image that runs.
@@ -162,6 +182,6 @@ impl Report for Answer {
             let size = line.found.bytes.map(|bytes| format!(", {}", report::bytes(bytes))).unwrap_or_default();
             writeln!(out, "            in {}{size}", line.found.server)?;
         }
-        Ok(())
+        writeln!(out, "  in        {}", self.place)
     }
 }
