@@ -188,6 +188,14 @@ fn a_mistake_about_a_cluster_is_named() {
         ("kubernetes", "", "hosts = [\"https://a.b\"]", "environment.e.hosts: \"https://a.b\" is not a host"),
         ("kubernetes", "", "gateway = \"infra/external\"", "add hosts"),
         ("kubernetes", "", "gateway = \"external\"", "not a Gateway"),
+        ("kubernetes", "", "clients = [\"research\"]", "environment.e.clients: \"research\" is no client"),
+        (
+            "kubernetes",
+            "",
+            "egress = \"needed\"\negress-to = [\"db:1\"]",
+            "environment.e.egress-to: \"db:1\" is no address",
+        ),
+        ("kubernetes", "", "egress-to = [\"10.0.0.1:1\"]", "environment.e.egress-to: egress is open anyway"),
         ("kubernetes", "", "gateway-is-internal = true", "environment.e.gateway-is-internal: there is no gateway"),
         ("kubernetes", "", "login = \"basci\"", "environment.e.login: \"basci\" is unknown | did you mean \"basic\"?"),
         (

@@ -6,6 +6,7 @@
 mod login;
 mod manifests;
 mod metrics;
+mod network_policy;
 mod pod;
 mod secrets;
 mod settings;
@@ -126,6 +127,7 @@ pub fn render(manifests: &Manifests, inputs: &Inputs<'_>) -> Result<Vec<Object>>
     }
     metrics::objects(manifests, config)?.into_iter().for_each(&mut add);
     manifests.others.iter().cloned().for_each(add);
+    network_policy::set(&mut objects, config, inputs.secrets)?;
 
     for object in &mut objects {
         own(object, inputs.env, config);

@@ -1,6 +1,9 @@
 //! What a text in `deploy.toml` must look like. Each answers with the reason, without the key.
 
 use std::fmt;
+use std::net::IpAddr;
+
+use super::{Client, Peer};
 
 /// A name as Kubernetes has them for namespaces and Services (RFC 1123 label).
 pub fn label(text: &str) -> Result<(), String> {
@@ -162,6 +165,45 @@ pub fn gateway(text: &str) -> Result<(), String> {
     }
 }
 
+/// Who may open a connection: `namespace:NAME`, or a range of addresses.
+pub fn client(text: &str) -> Result<Client, String> {
+    match text.split_once(':') {
+        Some(("namespace", name)) => label(name).map(|()| Client::Namespace(name.to_owned())),
+        _ if is_range(text) => Ok(Client::Addresses(text.to_owned())),
+        _ => Err(format!("{text:?} is no client: write it as namespace:NAME or as a range such as 10.0.0.0/8")),
+    }
+}
+
+/// Where pods may go: `RANGE:PORT`, or the port of one address.
+pub fn peer(text: &str) -> Result<Peer, String> {
+    let parts = text.rsplit_once(':').and_then(|(range, port)| Some((range, port.parse::<u16>().ok()?)));
+    let (range, port) = parts.filter(|(_, port)| *port > 0).ok_or_else(|| no_peer(text))?;
+    let range = match range.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => format!("{address}/32"),
+        Ok(IpAddr::V6(address)) => format!("{address}/128"),
+        Err(_) => range.to_owned(),
+    };
+    match is_range(&range) {
+        true => Ok(Peer { range, port }),
+        false => Err(no_peer(text)),
+    }
+}
+
+fn no_peer(text: &str) -> String {
+    format!("{text:?} is no address with a port: write it as 10.0.0.1:8080 or 10.0.0.0/8:443; policies know no names")
+}
+
+/// A range of addresses (CIDR).
+fn is_range(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let most = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+}
+
 /// Variables that other keys of `deploy.toml` set, and those keys.
 const OWNED: [(&str, &str); 9] = [
     ("MLFLOW_BACKEND_STORE_URI", "database"),
@@ -255,6 +297,35 @@ mod tests {
             (gateway, "a/b/c", false),
         ] {
             assert_eq!(check(text).is_ok(), good, "{text:?}: {:?}", check(text));
+        }
+    }
+
+    #[test]
+    fn clients_and_peers() {
+        let namespace = |name: &str| Some(Client::Namespace(name.to_owned()));
+        for (text, expected) in [
+            ("namespace:research", namespace("research")),
+            ("namespace:", None),
+            ("namespace:A", None),
+            ("10.0.0.0/8", Some(Client::Addresses("10.0.0.0/8".to_owned()))),
+            ("fd00::/8", Some(Client::Addresses("fd00::/8".to_owned()))),
+            ("10.0.0.1", None),
+            ("10.0.0.0/33", None),
+            ("research", None),
+        ] {
+            assert_eq!(client(text).ok(), expected, "{text}");
+        }
+        let to = |range: &str, port| Some(Peer { range: range.to_owned(), port });
+        for (text, expected) in [
+            ("10.0.0.1:8080", to("10.0.0.1/32", 8080)),
+            ("10.0.0.0/8:443", to("10.0.0.0/8", 443)),
+            ("[fd00::1]:443", to("fd00::1/128", 443)),
+            ("db.example.com:5432", None),
+            ("10.0.0.1", None),
+            ("10.0.0.1:0", None),
+            ("10.0.0.1:70000", None),
+        ] {
+            assert_eq!(peer(text).ok(), expected, "{text}");
         }
     }
 

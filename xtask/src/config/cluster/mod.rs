@@ -154,10 +154,45 @@ pub struct Access {
     pub gateway: Option<String>,
     /// Whether only a private network reaches the Gateway, which is someone else's.
     pub gateway_is_internal: bool,
+    /// Who may open a connection to the pods; empty: whoever reaches them.
+    pub clients: Vec<Client>,
+    /// Where the pods may open connections to.
+    pub egress: Egress,
     /// Whom the server asks who they are, and how.
     pub login: Login,
     /// Whether everyone may read and delete everything, at an address that everyone reaches.
     pub public_without_login: bool,
+}
+
+/// Who may open a connection to the pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// The pods of a namespace.
+    Namespace(String),
+    /// A range of addresses: `10.0.0.0/8`.
+    Addresses(String),
+}
+
+/// Where the pods may open connections to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Egress {
+    /// Anywhere.
+    #[default]
+    Open,
+    /// To what they cannot do without, and to these.
+    Needed {
+        /// What the configuration does not say otherwise.
+        also: Vec<Peer>,
+    },
+}
+
+/// A port of a range of addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// `10.0.0.0/8`.
+    pub range: String,
+    /// The port, TCP.
+    pub port: u16,
 }
 
 impl Access {

@@ -7,8 +7,8 @@ use crate::error::Result;
 
 use super::checks::{self, Unit};
 use super::{
-    Access, Artifacts, CloudSql, ClusterConfig, ClusterKind, Database, Identity, Login, Metrics, PROXY_IMAGE, PullSecret,
-    RolloutConfig, Secret, ServerConfig,
+    Access, Artifacts, Client, CloudSql, ClusterConfig, ClusterKind, Database, Egress, Identity, Login, Metrics,
+    PROXY_IMAGE, PullSecret, RolloutConfig, Secret, ServerConfig,
 };
 
 /// MiB of a server with one worker, and what each further one adds. Measured with MLflow 3.17.2 at
@@ -109,9 +109,29 @@ fn access(root: &Path, table: &mut Table<'_, '_>) -> Result<Access> {
     if gateway_is_internal && gateway.is_none() {
         return Err(table.refuse("gateway-is-internal", "there is no gateway"));
     }
+    let clients = clients(table)?;
+    let egress = egress(table)?;
     let login = login(root, table)?;
     let public_without_login = table.boolean("public-without-login", false)?;
-    Ok(Access { hosts, load_balancer, gateway, gateway_is_internal, login, public_without_login })
+    Ok(Access { hosts, load_balancer, gateway, gateway_is_internal, clients, egress, login, public_without_login })
+}
+
+fn clients(table: &mut Table<'_, '_>) -> Result<Vec<Client>> {
+    let texts = table.strings("clients", &[])?;
+    let clients = texts.iter().map(|text| checks::client(text).map_err(|why| table.refuse("clients", why)));
+    clients.collect()
+}
+
+fn egress(table: &mut Table<'_, '_>) -> Result<Egress> {
+    let needed = table.choice("egress", &[("open", false), ("needed", true)], "open")?;
+    let texts = table.strings("egress-to", &[])?;
+    let also: Result<Vec<_>> =
+        texts.iter().map(|text| checks::peer(text).map_err(|why| table.refuse("egress-to", why))).collect();
+    match (needed, also?) {
+        (true, also) => Ok(Egress::Needed { also }),
+        (false, also) if also.is_empty() => Ok(Egress::Open),
+        (false, _) => Err(table.refuse("egress-to", "egress is open anyway").hint("add egress = \"needed\"")),
+    }
 }
 
 fn login(root: &Path, table: &mut Table<'_, '_>) -> Result<Login> {
