@@ -13,11 +13,14 @@
 
 use serde::Serialize;
 
-use crate::config::cluster::{ClusterConfig, ServerConfig};
+use crate::config::cluster::{ClusterConfig, Login, ServerConfig};
 use crate::error::{Error, Kind, Result};
 
 /// Engines in a worker, at most: tracking, model registry, jobs.
 const ENGINES: u64 = 3;
+
+/// And the one of the users, where MLflow's own login asks for them.
+const LOGIN: u64 = 1;
 
 /// Connections of the process that starts the workers.
 const PARENT: u64 = 3;
@@ -49,6 +52,8 @@ pub struct Demand {
     pub pods: u64,
     /// Workers in each.
     pub workers: u64,
+    /// Engines in each worker.
+    pub engines: u64,
     /// Connections that an engine keeps.
     pub pool: u64,
     /// Connections that it opens beyond them.
@@ -61,7 +66,8 @@ impl Demand {
     pub fn of(config: &ClusterConfig) -> Self {
         let ServerConfig { replicas, max_replicas, workers, env, .. } = &config.server;
         let (pods, workers) = (u64::from(max_replicas.unwrap_or(*replicas)), u64::from(*workers));
-        let each = config.max_connections.map_or(MOST, |limit| affordable(limit.into(), pods, workers));
+        let engines = if config.access.login == Login::None { ENGINES } else { ENGINES + LOGIN };
+        let each = config.max_connections.map_or(MOST, |limit| affordable(limit.into(), pods, workers * engines));
         let each = each.clamp(LEAST, MOST);
         let set = |(name, _): (&str, u64)| env.get(name).and_then(|text| text.trim().parse::<u64>().ok());
         let (pool, overflow) = (set(POOL_SIZE), set(MAX_OVERFLOW));
@@ -77,25 +83,30 @@ impl Demand {
             Some(overflow) => overflow,
             None => each.saturating_sub(pool).max(1),
         };
-        Self { pods, workers, pool, overflow }
+        Self { pods, workers, engines, pool, overflow }
     }
 
     /// Connections that may be open at rest.
     pub fn kept(&self) -> u64 {
-        needed(self.pods, self.workers, self.pool)
+        needed(self.pods, self.in_a_pod(self.workers), self.pool)
     }
 
     /// Connections that may be open under load.
     pub fn most(&self) -> u64 {
-        needed(self.pods, self.workers, self.pool.saturating_add(self.overflow))
+        needed(self.pods, self.in_a_pod(self.workers), self.pool.saturating_add(self.overflow))
+    }
+
+    /// Engines of a pod with so many workers.
+    fn in_a_pod(&self, workers: u64) -> u64 {
+        workers.saturating_mul(self.engines)
     }
 
     /// The sum, as text.
     pub fn sum(&self) -> String {
-        let Self { pods, workers, pool, overflow } = self;
+        let Self { pods, workers, engines, pool, overflow } = self;
         let many = |count: &u64, what: &str| format!("{count} {what}{}", if *count == 1 { "" } else { "s" });
         format!(
-            "up to {} connections: ({} + {SURGE} in a rollout) x ({} x {ENGINES} engines x ({pool} + {overflow}) + {PARENT})",
+            "up to {} connections: ({} + {SURGE} in a rollout) x ({} x {engines} engines x ({pool} + {overflow}) + {PARENT})",
             self.most(),
             many(pods, "pod"),
             many(workers, "worker")
@@ -115,16 +126,16 @@ impl Demand {
 
     fn remedy(&self, limit: u64) -> String {
         let mut ways = Vec::new();
-        if affordable(limit, self.pods, self.workers) >= LEAST {
+        if affordable(limit, self.pods, self.in_a_pod(self.workers)) >= LEAST {
             ways.push(format!(
                 "set database.max-connections = {limit} in deploy.toml without {} and {} in its env: the pools then fit",
                 POOL_SIZE.0, MAX_OVERFLOW.0
             ));
         } else {
-            let most = usable(limit) / needed(0, self.workers, LEAST);
+            let most = usable(limit) / needed(0, self.in_a_pod(self.workers), LEAST);
             let fitting = most.checked_sub(SURGE).filter(|pods| (1..self.pods).contains(pods));
             ways.extend(fitting.map(|pods| format!("let there be at most {pods} pods (max-replicas, replicas)")));
-            let single = self.workers > 1 && affordable(limit, self.pods, 1) >= LEAST;
+            let single = self.workers > 1 && affordable(limit, self.pods, self.in_a_pod(1)) >= LEAST;
             ways.extend(single.then(|| "set workers = 1".to_owned()));
         }
         let enough = self.most().saturating_add(RESERVED);
@@ -134,8 +145,8 @@ impl Demand {
 }
 
 /// Connections of so many pods and the one that a rollout adds, with `each` for an engine.
-fn needed(pods: u64, workers: u64, each: u64) -> u64 {
-    let pod = workers.saturating_mul(ENGINES).saturating_mul(each).saturating_add(PARENT);
+fn needed(pods: u64, engines: u64, each: u64) -> u64 {
+    let pod = engines.saturating_mul(each).saturating_add(PARENT);
     pods.saturating_add(SURGE).saturating_mul(pod)
 }
 
@@ -145,9 +156,9 @@ fn usable(limit: u64) -> u64 {
 }
 
 /// Connections that each engine may have where a database takes `limit`.
-fn affordable(limit: u64, pods: u64, workers: u64) -> u64 {
+fn affordable(limit: u64, pods: u64, engines: u64) -> u64 {
     let pod = usable(limit) / pods.saturating_add(SURGE);
-    pod.saturating_sub(PARENT) / (workers * ENGINES).max(1)
+    pod.saturating_sub(PARENT) / engines.max(1)
 }
 
 /// Whether the database takes what the server may ask for.
@@ -214,7 +225,7 @@ mod tests {
         for (pods, workers, overflow, kept, most) in
             [(1, 1, 40, 36, 276), (2, 1, 10, 54, 144), (1, 4, 10, 126, 366), (3, 2, 40, 132, 1_092)]
         {
-            let demand = Demand { pods, workers, pool: 5, overflow };
+            let demand = Demand { pods, workers, engines: ENGINES, pool: 5, overflow };
             assert_eq!((demand.kept(), demand.most()), (kept, most), "{demand:?}");
         }
     }
@@ -233,7 +244,7 @@ mod tests {
             assert_eq!(((demand.pool, demand.overflow), found), (pools, expected), "{pods:?} {workers} {limit:?}");
             assert!(demand.pool + demand.overflow >= LEAST && demand.overflow > 0, "{demand:?}");
             // Three pods that end or start need no more than one at work.
-            let pod = |each: u64| needed(0, demand.workers, each);
+            let pod = |each: u64| needed(0, demand.in_a_pod(demand.workers), each);
             assert!(3 * pod(demand.pool) <= pod(demand.pool + demand.overflow), "{demand:?}");
         };
         // Nobody said: the image's own.
@@ -259,6 +270,15 @@ mod tests {
         check((1, None), 1, Some(0), (1, 4), "too many");
         // Nothing overflows.
         check((u32::MAX, None), u16::MAX, Some(100), (1, 4), "too many");
+    }
+
+    #[test]
+    fn a_login_asks_the_database_too() {
+        let mut config = config((1, None), 1, Some(100), &[]);
+        config.access.login = Login::Basic { password: None };
+        let demand = Demand::of(&config);
+        assert_eq!((demand.engines, demand.pool, demand.overflow), (4, 3, 8));
+        assert_eq!(demand.verdict(100), Verdict::Fits);
     }
 
     #[test]
