@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
@@ -12,6 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use testbed::google::{Fault, Google, Options, Project, Rule};
 use testbed::{Auth, Home, Registry};
+
+use crate::image;
 
 const PROJECT: &str = "testbed-project";
 
@@ -81,6 +84,8 @@ impl World {
         fs::write(self.home.file("checkout/Cargo.toml"), "").expect("a file");
         fs::write(self.home.file("checkout/mlflow_server/requirements.in"), "").expect("a file");
         fs::write(self.home.file("checkout/deploy.toml"), text).expect("a file");
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+        image::copy(&repository.join("kubernetes"), &self.home.path().join("checkout/kubernetes"));
     }
 
     fn command(&self, args: &[&str]) -> Command {
