@@ -1,6 +1,7 @@
 //! A real MLflow server, made from the lock: smoke, the walk through every functional area, and
 //! MLflow's own client.
 
+mod access;
 pub(crate) mod envs;
 mod logs;
 mod metrics;

@@ -205,7 +205,7 @@ fn is_range(text: &str) -> bool {
 }
 
 /// Variables that other keys of `deploy.toml` set, and those keys.
-const OWNED: [(&str, &str); 9] = [
+const OWNED: [(&str, &str); 10] = [
     ("MLFLOW_BACKEND_STORE_URI", "database"),
     ("MLFLOW_ARTIFACTS_DESTINATION", "artifacts.uri"),
     ("MLFLOW_WORKERS", "workers"),
@@ -215,6 +215,8 @@ const OWNED: [(&str, &str); 9] = [
     ("MLFLOW_AUTH_ADMIN_USERNAME", "login"),
     ("MLFLOW_HOST", ""),
     ("MLFLOW_PORT", ""),
+    // It moves /health too.
+    ("MLFLOW_STATIC_PREFIX", ""),
 ];
 
 /// How the names of variables end that hold a secret.
@@ -354,6 +356,8 @@ mod tests {
             ("STORAGE_EMULATOR_HOST", ""),
             ("MLFLOW_GCS_UPLOAD_CHUNK_SIZE", ""),
             ("MLFLOW_PORT", "rely on"),
+            ("MLFLOW_STATIC_PREFIX", "rely on"),
+            ("MLFLOW_AUTH_ADMIN_USERNAME", "set login"),
             ("MLFLOW_BACKEND_STORE_URI", "set database"),
             ("AWS_SECRET_ACCESS_KEY", "envFrom"),
             ("A-B", "not the name"),
