@@ -161,6 +161,20 @@ fn a_load_balancers_address_is_a_host_once_it_is_known() {
 }
 
 #[test]
+fn a_login_needs_the_images_route_for_readiness() {
+    let check = |login: &str, options: &str, good: bool| {
+        let text = environment("kubernetes", "", &format!("login = {login:?}"));
+        let text =
+            text.replace("[environment.e.env]\n", &format!("[environment.e.env]\nMLFLOW_UVICORN_OPTS = {options:?}\n"));
+        let found = resolve(Path::new("/repo"), "e", &text, &|_| None, &|_| Ok(None));
+        assert_eq!(found.is_ok(), good, "{login} {options}: {found:?}");
+    };
+    check("basic", "--http mlflow_server_drain:DrainingProtocol", true);
+    check("basic", "--workers 2", false);
+    check("none", "--workers 2", true);
+}
+
+#[test]
 fn memory_grows_with_the_workers() {
     for (workers, memory) in [(1, "1Gi"), (2, "1536Mi"), (3, "2Gi")] {
         let config = cluster("kubernetes", "", &format!("workers = {workers}")).unwrap();

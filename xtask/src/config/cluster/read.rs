@@ -26,6 +26,12 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
     let server = server(table)?;
     let access = access(root, table)?;
     let metrics = table.choice("metrics", &Metrics::NAMES, "none")?;
+    // Behind a login readiness is a route of that module (`mlflow_server_ready.py` in the image).
+    let options = server.env.get("MLFLOW_UVICORN_OPTS").filter(|options| !options.contains("mlflow_server_drain"));
+    if let (Login::Basic { .. }, Some(_)) = (&access.login, options) {
+        let why = "without --http mlflow_server_drain:DrainingProtocol no probe gets past the login";
+        return Err(table.refuse("env.MLFLOW_UVICORN_OPTS", why).hint("add it"));
+    }
     let rollout = RolloutConfig {
         deadline: table.seconds("deadline", 600, 10..=86_400)?,
         soak: table.seconds("soak", 30, 0..=3_600)?,
