@@ -101,6 +101,8 @@ impl Answer {
             }
             // Of the two kinds of 429, this one does not pass by waiting.
             400 | 403 | 429 if self.is_about_quota() => Sort::Quota,
+            // Cloud SQL does one thing at a time: it may be what this very call began, its answer lost.
+            409 if self.says(&["another operation was already in progress"]) => Sort::Busy,
             408 | 429 | 500 | 502 | 503 | 504 => Sort::Busy,
             403 => Sort::Forbidden,
             409 => Sort::Conflict,
@@ -326,6 +328,11 @@ mod tests {
             "fail Auth & set-quota-project my-project",
         );
         check(409, error("already exists", json!([])), "fail Conflict & already exists");
+        check(
+            409,
+            error("Operation failed because another operation was already in progress.", json!([])),
+            "retry Remote",
+        );
         check(500, json!({}), "retry Remote & HTTP 500");
         check(503, json!({}), "retry Remote");
         check(

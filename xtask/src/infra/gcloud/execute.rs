@@ -163,6 +163,10 @@ impl Work<'_> {
                 (Answer::Done, _) => return Ok(()),
                 (Answer::Fail, _) => return Err(self.failed(step, complaint)),
                 (Answer::Look, Some(resource)) => {
+                    if *resource == Resource::Bucket {
+                        // By which it is known whose it is; before the first API was enabled, it was not.
+                        self.know_the_number().await?;
+                    }
                     match self.is_reached(step, resource, begun).await {
                         Ok(true) => return Ok(()),
                         Ok(false) => {}

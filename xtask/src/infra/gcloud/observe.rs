@@ -33,6 +33,14 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// Of the kind of what is wrong: no login, no permission, somebody else's bucket.
 pub async fn observe(run: &Run, infra: &InfraConfig) -> Result<Observed> {
+    ask_for(run, infra, &resources(infra)).await
+}
+
+/// Asks for some of it; what is inside something needs that beside it.
+///
+/// # Errors
+/// As [`observe`].
+pub async fn ask_for(run: &Run, infra: &InfraConfig, all: &[Resource]) -> Result<Observed> {
     let gcloud = Gcloud::find(run, &infra.project)?;
     let mut observed = project(run, &gcloud, infra).await?;
     let mut asked = BTreeSet::new();
@@ -43,7 +51,6 @@ pub async fn observe(run: &Run, infra: &InfraConfig) -> Result<Observed> {
             let parent = resource.parent().map(|parent| observed.state(infra, &parent));
             has_api && parent.is_none_or(|parent| parent.is_open())
         };
-        let all = resources(infra);
         let due: BTreeMap<Call, &Resource> = all
             .iter()
             .filter(|resource| is_due(resource))
@@ -66,13 +73,8 @@ pub async fn observe(run: &Run, infra: &InfraConfig) -> Result<Observed> {
             .await?;
         observed.answers.extend(answers.into_iter().filter_map(|(call, answer)| answer.map(|answer| (call, answer))));
     }
-    match observed.answer(infra, &Resource::Bucket).and_then(|bucket| bucket["projectNumber"].as_str()) {
-        Some(owner) if !observed.number.is_empty() && owner != observed.number => {
-            let message = format!("bucket {} is in another project, number {owner}", infra.bucket);
-            Err(Error::new(Kind::Conflict, message).hint("set `bucket` to another name"))
-        }
-        _ => Ok(observed),
-    }
+    refuse_others_bucket(infra, &observed)?;
+    Ok(observed)
 }
 
 /// Asks again about one resource, and what of the project its answer depends on.
@@ -89,6 +91,7 @@ pub async fn look(
         Resource::Api(_) => observed = project(run, gcloud, infra).await?,
         _ => observed.answers.extend(ask(run, gcloud, &call).await?.map(|answer| (call, answer))),
     }
+    refuse_others_bucket(infra, &observed)?;
     Ok(observed)
 }
 
@@ -134,6 +137,17 @@ pub async fn pause(run: &Run, length: Duration) -> Result<()> {
     tokio::select! {
         () = tokio::time::sleep(length) => Ok(()),
         () = run.cancel.cancelled() => Err(Run::interrupted()),
+    }
+}
+
+/// Buckets' names are everyone's, and who may look at a bucket need not own it.
+fn refuse_others_bucket(infra: &InfraConfig, observed: &Observed) -> Result<()> {
+    match observed.answer(infra, &Resource::Bucket).and_then(|bucket| bucket["projectNumber"].as_str()) {
+        Some(owner) if !observed.number.is_empty() && owner != observed.number => {
+            let message = format!("bucket {} is in another project, number {owner}", infra.bucket);
+            Err(Error::new(Kind::Conflict, message).hint("set `bucket` to another name"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::infra::InfraConfig;
 use crate::error::{Error, Kind, Result};
 use crate::outputs::{Database, GitHub, GkeCluster, Outputs, Registry};
 
-use super::observe::observe;
+use super::observe::ask_for;
 use super::observed::Observed;
 use super::resources::{PROVIDER, Resource, pool_name};
 
@@ -16,7 +16,11 @@ use super::resources::{PROVIDER, Resource, pool_name};
 /// # Errors
 /// `Check` where something of it is not there yet.
 pub async fn outputs(run: &Run, infra: &InfraConfig) -> Result<Outputs> {
-    from(infra, &observe(run, infra).await?)
+    use Resource::{Bucket, Cluster, Database, Instance, Pool, Provider, Repository};
+    let mut asked = vec![Bucket, Repository, Instance, Database];
+    asked.extend(infra.cluster.as_ref().map(|_| Cluster));
+    asked.extend(infra.github.iter().flat_map(|_| [Pool, Provider]));
+    from(infra, &ask_for(run, infra, &asked).await?)
 }
 
 /// The contract, from answers.

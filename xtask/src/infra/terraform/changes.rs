@@ -77,7 +77,7 @@ impl Planned {
         let mut planned = Self::default();
         for resource in document.resource_changes.iter().filter(|resource| resource.mode == "managed") {
             let is_tainted = resource.action_reason.as_deref() == Some("replace_because_tainted");
-            if is_tainted && keeps_data(&resource.address) {
+            if is_tainted && is_kept(&resource.address) {
                 planned.unfinished.push(resource.address.clone());
                 let details = vec![INTERRUPTED.to_owned()];
                 planned.plan.changes.push(Change {
@@ -93,6 +93,13 @@ impl Planned {
         planned.password = version.and_then(Value::as_u64);
         Ok(planned)
     }
+}
+
+/// Whether a resource whose making was interrupted is kept: it holds data, or nothing can have its name for
+/// a month after it was deleted.
+fn is_kept(address: &str) -> bool {
+    let pools = ["google_iam_workload_identity_pool.", "google_iam_workload_identity_pool_provider."];
+    keeps_data(address) || pools.iter().any(|kind| address.contains(kind))
 }
 
 /// Whether a resource holds data, or is slow to make and as it should be.
@@ -278,6 +285,8 @@ mod tests {
         check("module.a.b.c", Action::Replace, &[]);
         let instance = "module.database.google_sql_database_instance.this";
         check(instance, Action::Update, &[instance]);
+        let pool = "module.github[0].google_iam_workload_identity_pool.this";
+        check(pool, Action::Update, &[pool]);
     }
 
     #[test]

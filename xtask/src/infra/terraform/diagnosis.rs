@@ -157,6 +157,10 @@ fn api(said: &str) -> &str {
 fn exists(error: &Diagnostic) -> bool {
     let text = words(error);
     let elsewhere = ["requested bucket name is not available"];
+    // A second connection to Google's network would be an update of the first.
+    if text.contains("Error 400") && text.contains("Cannot modify allocated ranges in CreateConnection") {
+        return true;
+    }
     // Cloud SQL says of a database what PostgreSQL said.
     let is_database = text.contains("Error 400") && text.contains("failed to create database");
     (is_database || text.contains("Error 409") || text.contains("ALREADY_EXISTS") || text.contains("alreadyExists"))
@@ -237,6 +241,10 @@ mod tests {
         check(&[error("Error 409: you already own it., conflict")], 1);
         check(
             &[error("Error 400: failed to create database mlflow. Detail: pq: database \"mlflow\" already exists.")],
+            1,
+        );
+        check(
+            &[error("Error 400: Cannot modify allocated ranges in CreateConnection. Please use UpdateConnection.")],
             1,
         );
         check(&[error("Error 400: the request is invalid")], 0);
