@@ -93,8 +93,17 @@ func newCluster() *resource {
 		id:         "projects/{project}/locations/{location}/clusters/{name}",
 		operations: containerOperations,
 		wrap:       wrapCluster,
-	}.resource("Cluster", clusterFields, "master_auth")
-	create, remove := kind.create, kind.delete
+	}.resource("Cluster", clusterFields, "master_auth", "workload_identity_config")
+	create, read, remove := kind.create, kind.read, kind.delete
+	kind.read = func(ctx context.Context, c *client, d data) (bool, error) {
+		found, err := read(ctx, c, d)
+		// Whoever imports a cluster learns that it issues no certificates.
+		if auth, _ := d["master_auth"].([]any); found && d[importing] == true && len(auth) == 1 {
+			inner, _ := auth[0].(map[string]any)
+			inner["client_certificate_config"] = []any{map[string]any{"issue_client_certificate": false}}
+		}
+		return found, err
+	}
 	kind.create = func(ctx context.Context, c *client, d data) error {
 		if err := create(ctx, c, d); err != nil || !d.yes("remove_default_node_pool") {
 			return err

@@ -281,7 +281,7 @@ fn create(core: &Core, state: &mut State, call: &Call, scope: &Scope<'_>, collec
     complete(state, &mut value, collection);
     state.put(kind, name.clone(), value);
     if collection == "subnetworks" {
-        link_subnetwork(state, scope, &name);
+        link_subnetworks(state, scope, &name);
     }
     let undo = Effect::Remove(kind, name);
     Ok(begin(core, state, call, scope, "insert", &target, Effect::None, undo))
@@ -312,13 +312,15 @@ fn complete(state: &mut State, value: &mut Value, collection: &str) {
     }
 }
 
-fn link_subnetwork(state: &mut State, scope: &Scope<'_>, name: &str) {
+/// Writes down which subnetworks there are in the network of this one.
+fn link_subnetworks(state: &mut State, scope: &Scope<'_>, name: &str) {
     let Some(subnetwork) = state.get("compute.subnetworks", name).cloned() else { return };
     let network = subnetwork["network"].as_str().and_then(|link| link.rsplit('/').next()).unwrap_or_default();
     let network = format!("projects/{}/global/networks/{network}", scope.project);
-    if let Some(network) = state.get_mut("compute.networks", &network)
-        && let Some(all) = network["subnetworks"].as_array_mut()
-    {
-        all.push(subnetwork["selfLink"].clone());
+    let all = state.list("compute.subnetworks", &format!("projects/{}/", scope.project));
+    let inside = all.iter().filter(|other| other["network"] == subnetwork["network"]);
+    let links: Vec<Value> = inside.map(|subnetwork| subnetwork["selfLink"].clone()).collect();
+    if let Some(network) = state.get_mut("compute.networks", &network) {
+        network["subnetworks"] = links.into();
     }
 }

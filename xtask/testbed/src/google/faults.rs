@@ -55,8 +55,8 @@ pub struct Rule {
     pub service: String,
     /// The method; empty for all.
     pub method: String,
-    /// A part of path and query below the service; `*` stands for anything, a `$` at the end for the
-    /// path's end.
+    /// A part of path and query below the service; `*` stands for anything, a `^` at the beginning for
+    /// the path's beginning, a `$` at the end for its end.
     pub path: String,
     /// How many such calls pass unharmed first.
     pub skip: u32,
@@ -100,6 +100,10 @@ impl Rule {
 
 /// Whether the parts of a pattern are in a text, in their order.
 fn contains(text: &str, pattern: &str) -> bool {
+    if let Some(pattern) = pattern.strip_prefix('^') {
+        let first = pattern.split(['*', '$']).next().unwrap_or_default();
+        return text.starts_with(first) && contains(text, pattern);
+    }
     if let Some(pattern) = pattern.strip_suffix('$') {
         let path = text.split('?').next().unwrap_or_default();
         let (before, last) = pattern.rsplit_once('*').unwrap_or(("", pattern));
@@ -192,6 +196,9 @@ mod tests {
             ("/v1/projects/p/serviceAccounts?a=b", "p/serviceAccounts$", true),
             ("/v1/projects/p/serviceAccounts/x", "p/serviceAccounts$", false),
             ("/v1/operations/7", "/operations/*$", true),
+            ("/v1/operations/7", "^/v1/operations/*$", true),
+            ("/v2/v1/operations/7", "^/v1/operations/*$", false),
+            ("/v1/projects/p/v1/projects/p", "^/v1/projects/p$", true),
             ("/v1/operations/7:x", "/operations/*:x$", true),
         ] {
             assert_eq!(contains(text, pattern), is, "{text} {pattern}");
