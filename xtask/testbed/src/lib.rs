@@ -7,6 +7,8 @@ pub mod actions;
 mod certificate;
 #[cfg(target_os = "linux")]
 pub mod cluster;
+#[cfg(unix)]
+pub mod gcloud;
 pub mod google;
 mod home;
 mod http;

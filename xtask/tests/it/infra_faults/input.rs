@@ -6,7 +6,6 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use testbed::google::{Fault, OperationFault, Project, Rule};
 
-use super::is_full;
 use super::site::{OTHER, PROJECT, Ran, Site, Via, ended, until};
 
 /// The run has ended with this code, and says all of this.
@@ -25,12 +24,7 @@ fn completes(site: &Site) {
 }
 
 fn both() -> impl Iterator<Item = Site> {
-    [Via::Terraform, Via::Gcloud].into_iter().filter_map(|via| Site::new(via, ""))
-}
-
-/// gcloud's rows that take more than some seconds are run with the full table.
-fn both_if_full() -> impl Iterator<Item = Site> {
-    both().filter(|site| site.via == Via::Terraform || is_full())
+    [Via::Terraform, Via::Gcloud].into_iter().filter_map(Site::new)
 }
 
 #[test]
@@ -53,7 +47,7 @@ fn the_project_is_not_one() {
 
 #[test]
 fn an_api_is_switched_off_by_someone() {
-    for site in both_if_full() {
+    for site in both() {
         completes(&site);
         let api = format!("serviceusage/v1/projects/{PROJECT}/services/sqladmin.googleapis.com");
         site.by_hand("POST", &format!("{api}:disable"), json!({}));
@@ -73,15 +67,13 @@ fn nobody_pays_for_the_project() {
         site.google.set_project(&Project { billing: false, ..Project::new(PROJECT) });
         fails(&site.apply(), 18, &["billing account"]);
         site.google.set_project(&Project::new(PROJECT));
-        if site.via == Via::Terraform || is_full() {
-            completes(&site);
-        }
+        completes(&site);
     }
 }
 
 #[test]
 fn a_quota_is_used_up() {
-    for site in both_if_full() {
+    for site in both() {
         let quota = Fault::QuotaExceeded("INSTANCES".to_owned());
         site.google.fail(&Rule::once("sql", "POST", "/instances$", quota));
         fails(&site.apply(), 18, &["INSTANCES", "quota"]);
@@ -91,14 +83,12 @@ fn a_quota_is_used_up() {
 
 #[test]
 fn the_bucket_is_somebody_elses() {
-    for site in both_if_full() {
+    for site in both() {
         let enable = format!("serviceusage/v1/projects/{OTHER}/services/storage.googleapis.com:enable");
         site.by_hand("POST", &enable, json!({}));
         let bucket = format!("{PROJECT}-mlflow");
         site.by_hand("POST", &format!("storage/storage/v1/b?project={OTHER}"), json!({ "name": bucket }));
-        // The fake's owner may look at it, and gcloud's way does so.
-        let why = if site.via == Via::Gcloud { "exists with other settings" } else { "set `bucket`" };
-        fails(&site.apply(), 16, &["bucket", why]);
+        fails(&site.apply(), 16, &["bucket", "set `bucket`"]);
         site.configure(PROJECT, "bucket = \"another-bucket\"\n");
         completes(&site);
     }
@@ -106,7 +96,7 @@ fn the_bucket_is_somebody_elses() {
 
 #[test]
 fn the_name_is_of_an_instance_that_was_deleted() {
-    for site in both_if_full() {
+    for site in both() {
         let enable = format!("serviceusage/v1/projects/{PROJECT}/services/sqladmin.googleapis.com:enable");
         site.by_hand("POST", &enable, json!({}));
         let instances = format!("sql/v1/projects/{PROJECT}/instances");
@@ -129,7 +119,7 @@ fn operation_ends(site: &Site, operation: &Value) {
 
 #[test]
 fn a_bucket_exists_with_other_settings() {
-    for site in both_if_full() {
+    for site in both() {
         let enable = format!("serviceusage/v1/projects/{PROJECT}/services/storage.googleapis.com:enable");
         site.by_hand("POST", &enable, json!({}));
         let body = json!({ "name": format!("{PROJECT}-mlflow"), "location": "EUROPE-WEST1" });
@@ -161,7 +151,7 @@ fn a_bucket_exists_with_other_settings() {
 #[test]
 fn an_operation_never_ends() {
     // gcloud's is in infra_gcloud.rs.
-    let Some(site) = Site::new(Via::Terraform, "") else { return };
+    let Some(site) = Site::new(Via::Terraform) else { return };
     let endless = Fault::Operation(OperationFault::Slow(8));
     site.google.fail(&Rule::once("sql", "POST", "/instances$", endless));
     let mut command = site.command(&["apply", "--yes"]);
@@ -187,19 +177,13 @@ fn the_tool_is_missing_or_too_old() {
             fails(&with_path(&site), 7, &["terraform 1.5.7 is too old", "1.11"]);
         }
         assert!(site.google.log().is_empty());
-        completes_unless_slow(&site);
-    }
-}
-
-fn completes_unless_slow(site: &Site) {
-    if site.via == Via::Terraform {
-        completes(site);
+        completes(&site);
     }
 }
 
 #[test]
 fn the_state_is_locked_by_someone() {
-    let Some(site) = Site::new(Via::Terraform, "") else { return };
+    let Some(site) = Site::new(Via::Terraform) else { return };
     // Makes the folder ready for a terraform by hand.
     assert_eq!(site.infra(&["plan"]).code, Some(0));
     let folder = site.root().join("terraform");
@@ -221,7 +205,7 @@ fn the_state_is_locked_by_someone() {
 
 #[test]
 fn the_plan_is_an_old_one() {
-    for site in both_if_full() {
+    for site in both() {
         let file = site.home.file("plan");
         let file = file.to_str().expect("a path");
         let planned = site.infra(&["plan", "--out", file]);

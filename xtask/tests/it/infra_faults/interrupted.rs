@@ -4,7 +4,6 @@ use std::process::{Child, Stdio};
 
 use testbed::google::{Fault, OperationFault, Rule};
 
-use super::is_full;
 use super::site::{Site, Via, until};
 
 /// An apply that is at work on the instance.
@@ -26,7 +25,7 @@ fn is_carried_on(site: &Site) {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let ran = site.apply();
     assert_eq!((ran.code, ran.changed()), (Some(0), Some(false)), "{}", ran.out);
-    let clean = Site::new(site.via, "").expect("what the other had");
+    let clean = Site::new(site.via).expect("what the other had");
     assert_eq!(clean.apply().code, Some(0));
     assert_eq!(site.state(), clean.state());
 }
@@ -58,10 +57,7 @@ fn kill(signal: &str, of: &[String]) {
 #[test]
 fn ctrl_c_in_the_middle_of_an_apply() {
     for via in [Via::Terraform, Via::Gcloud] {
-        if via == Via::Gcloud && !is_full() {
-            continue;
-        }
-        let Some(site) = Site::new(via, "") else { return };
+        let Some(site) = Site::new(via) else { return };
         let mut child = begun(&site);
         kill("INT", &[child.id().to_string()]);
         assert_eq!(child.wait().expect("it ends").code(), Some(130), "{via:?}");
@@ -71,7 +67,7 @@ fn ctrl_c_in_the_middle_of_an_apply() {
 
 #[test]
 fn what_holds_data_is_kept_though_nobody_saw_its_making_end() {
-    let Some(site) = Site::new(Via::Terraform, "") else { return };
+    let Some(site) = Site::new(Via::Terraform) else { return };
     // terraform calls it tainted: made, and not read.
     site.google.fail(&Rule::once("sql", "GET", "/instances/mlflow$", Fault::PermissionDenied));
     let ran = site.apply();
@@ -89,10 +85,7 @@ fn what_holds_data_is_kept_though_nobody_saw_its_making_end() {
 #[test]
 fn death_in_the_middle_of_an_apply() {
     for via in [Via::Terraform, Via::Gcloud] {
-        if via == Via::Gcloud && !is_full() {
-            continue;
-        }
-        let Some(site) = Site::new(via, "") else { return };
+        let Some(site) = Site::new(via) else { return };
         let mut child = begun(&site);
         let id = child.id();
         let children = std::fs::read_dir(format!("/proc/{id}/task"))

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testbed::Home;
+use testbed::gcloud::Gcloud;
 use testbed::google::{Google, Options, Project};
 
 use crate::{image, terraform};
@@ -34,12 +36,37 @@ impl Via {
     }
 }
 
+/// What the environment `cloud` is.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment {
+    pub kind: &'static str,
+    /// Lines of its table `infra`.
+    pub settings: &'static str,
+}
+
+/// A cluster elsewhere: bucket, registry and database.
+pub const KUBERNETES: Environment = Environment { kind: "kubernetes", settings: "" };
+
+/// All that `infra` makes: network, cluster and GitHub's login besides.
+pub const GKE: Environment = Environment {
+    kind: "gke",
+    settings: "github = \"me/mlflow\"\ngithub-repository-id = \"42\"\ngithub-owner-id = \"7\"\n",
+};
+
 /// A repository with an environment `cloud`, and its Google.
 pub struct Site {
     pub google: Google,
     pub home: Home,
     pub via: Via,
+    kind: &'static str,
     env: Vec<(String, std::ffi::OsString)>,
+}
+
+/// A gcloud for all of these tests; `None` where there is none.
+fn gcloud() -> Option<&'static Gcloud> {
+    static GCLOUD: OnceLock<Gcloud> = OnceLock::new();
+    let installed = testbed::require("gcloud", "google-cloud-cli, from Google's own packages")?;
+    Some(GCLOUD.get_or_init(|| Gcloud::load(&installed)))
 }
 
 /// A run that has ended.
@@ -65,8 +92,13 @@ impl Ran {
 }
 
 impl Site {
-    /// `None` where a program is missing.
-    pub fn new(via: Via, settings: &str) -> Option<Self> {
+    /// One of kind `kubernetes`; `None` where a program is missing.
+    pub fn new(via: Via) -> Option<Self> {
+        Self::of(via, KUBERNETES)
+    }
+
+    /// One of any kind; `None` where a program is missing.
+    pub fn of(via: Via, environment: Environment) -> Option<Self> {
         let env = match via {
             Via::Terraform => {
                 terraform::terraform()?;
@@ -74,13 +106,14 @@ impl Site {
                 mirror.map(|(name, value)| (name.to_owned(), value)).collect()
             }
             Via::Gcloud => {
-                testbed::require("gcloud", "google-cloud-cli, from Google's own packages")?;
-                vec![("CLOUDSDK_CORE_HTTP_TIMEOUT".to_owned(), "2".into())]
+                let mut env = gcloud()?.environment();
+                env.push(("CLOUDSDK_CORE_HTTP_TIMEOUT".to_owned(), "2".into()));
+                env
             }
         };
         let projects = vec![Project::new(PROJECT), Project { number: 7, ..Project::new(OTHER) }];
         let google = Google::start(Options { projects, ..Options::default() });
-        let site = Self { google, home: Home::new(), via, env };
+        let site = Self { google, home: Home::new(), via, kind: environment.kind, env };
         let root = image::project(&site.home);
         if via == Via::Terraform {
             let folder = root.join("terraform");
@@ -92,15 +125,17 @@ impl Site {
             assert_ne!(text, hasty);
             std::fs::write(file, hasty).expect("a file");
         }
-        site.configure(PROJECT, settings);
+        site.configure(PROJECT, environment.settings);
         Some(site)
     }
 
     /// Writes deploy.toml.
     pub fn configure(&self, project: &str, settings: &str) {
+        let context = if self.kind == "gke" { "" } else { "context = \"none\"\n" };
         let text = format!(
-            "[environment.cloud]\nkind = \"kubernetes\"\ncontext = \"none\"\n\n[environment.cloud.infra]\nvia = \"{}\"\n\
+            "[environment.cloud]\nkind = \"{}\"\n{context}\n[environment.cloud.infra]\nvia = \"{}\"\n\
              project = \"{project}\"\nregion = \"europe-west1\"\ndeletion-protection = false\n{settings}",
+            self.kind,
             self.via.name()
         );
         std::fs::write(self.root().join("deploy.toml"), text).expect("a file");
@@ -178,17 +213,23 @@ fn unordered(policies: &Value) -> Value {
 }
 
 /// Fields that are other ones each time.
-const PASSING: [&str; 17] = [
+const PASSING: [&str; 23] = [
+    "address",
     "oauth2ClientId",
     "selfLink",
     "serviceAccountEmailAddress",
     "clientSecret",
+    "clusterCaCertificate",
     "createTime",
+    "creationTimestamp",
+    "endpoint",
     "etag",
     "fingerprint",
     "generation",
     "id",
+    "instanceGroupUrls",
     "ipAddresses",
+    "labelFingerprint",
     "metageneration",
     "serverCaCert",
     "settingsVersion",
@@ -205,6 +246,10 @@ fn lasting(value: &Value) -> Value {
             Value::Object(kept.map(|(name, value)| (name.clone(), lasting(value))).collect())
         }
         Value::Array(items) => items.iter().map(lasting).collect(),
+        // Full names of what Compute has begin with where the fake listens.
+        Value::String(text) if text.starts_with("http://127.0.0.1:") => {
+            text.splitn(4, '/').nth(3).unwrap_or_default().into()
+        }
         other => other.clone(),
     }
 }
