@@ -103,7 +103,11 @@ struct Outcome {
 
 /// Whether rows of this way are to be run: all of them, unless one is named.
 pub fn is_wanted(via: Via) -> bool {
-    std::env::var(ROW).map_or(true, |row| row.split('|').next() == Some(via.name()))
+    let Ok(row) = std::env::var(ROW) else { return true };
+    let way = row.split('|').next().unwrap_or_default();
+    let is_known = [Via::Terraform, Via::Gcloud].iter().any(|via| via.name() == way);
+    assert!(is_known, "{ROW}={row} does not begin with terraform| or gcloud|");
+    way == via.name()
 }
 
 /// A clean run, and what it called.
