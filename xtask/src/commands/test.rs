@@ -24,6 +24,10 @@ pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The test runner's variable for how many tests run side by side, and how many we run for each CPU: most
+/// of their time they wait for programs that they have started.
+const THREADS: (&str, usize) = ("RUST_TEST_THREADS", 3);
+
 /// Runs cargo's test runner over the workspace and adds up what it says.
 pub fn execute(filter: Option<&str>) -> Result<Outcome> {
     // Doc tests are left out: the crates are not libraries for others. The end-to-end tests have a
@@ -31,7 +35,12 @@ pub fn execute(filter: Option<&str>) -> Result<Outcome> {
     let program = Program::new(cargo())
         .args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--test", "it"])
         .args(filter);
-    count(program)
+    let (name, each) = THREADS;
+    let threads = std::env::var(name).unwrap_or_else(|_| {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        (cpus * each).to_string()
+    });
+    count(program.env(name, threads))
 }
 
 /// Runs a program of tests and adds up what it says.
