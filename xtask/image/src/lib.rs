@@ -3,6 +3,7 @@
 //! This crate never touches the network, starts no program, knows no registry and no Kubernetes,
 //! and is not async. Inputs are files whose hashes the locks name; outputs are bytes.
 
+pub mod attestation;
 pub mod bytecode;
 mod deb;
 mod digest;

@@ -1,5 +1,6 @@
 //! The image builders: native, docker, cloud-build.
 
+pub mod attest;
 pub mod bytecode;
 pub mod cloud_build;
 mod context;

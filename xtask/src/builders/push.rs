@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use mlflow_image::{Digest, sbom};
+use mlflow_image::Digest;
 
+use super::attest;
 use super::draft::{Built, Draft, Options, Wanted};
 use crate::cache::Cache;
 use crate::commands::Run;
@@ -22,7 +23,7 @@ pub struct Pushed {
 }
 
 /// Pushes `built`, whose `draft` knows all digests, and points the tag of `reference` at it. The
-/// bills of materials come after the manifests that they describe and before the tag. Where the tag
+/// bills of materials and the provenance come after the manifests that they describe and before the tag. Where the tag
 /// points at the image already, that is the only question asked.
 ///
 /// Gives the image that was pushed: another one where debian.lock had to be resolved again for a
@@ -68,7 +69,7 @@ async fn push_as_planned(
         missing.iter().map(|blob| Ok((blob.digest, cache.blob(&blob.digest)?))).collect::<Result<HashMap<Digest, _>>>()
     };
     client.push(&manifests(built), None, complete).await?;
-    attach_bills(&client, draft, built, reference).await?;
+    attest::attach(&client, draft, built, reference).await?;
     client.put_manifest(&tag, built.index.media_type, &built.index.bytes).await?;
     Ok(Pushed { downloaded_bytes, pushed_bytes: client.sent_bytes() })
 }
@@ -105,19 +106,6 @@ pub async fn push_built(
     };
     let pushed = client.push(&manifests(built), Some(reference.tag().unwrap_or("latest")), files).await?;
     Ok(Pushed { downloaded_bytes: 0, pushed_bytes: pushed.sent_bytes })
-}
-
-/// One bill of materials for each platform's manifest, and one over all for the index. A bill that
-/// is attached already is not sent again.
-async fn attach_bills(client: &Client, draft: &Draft, built: &Built, reference: &Reference) -> Result<()> {
-    let name = reference.last_part();
-    for image in &built.images {
-        let bill = draft.sbom(name, image.manifest.digest, &[image.platform])?;
-        client.attach(&image.manifest.descriptor(), sbom::MEDIA_TYPE, &bill.bytes).await?;
-    }
-    let bill = draft.sbom(name, built.digest(), &draft.options.platforms)?;
-    client.attach(&built.index.descriptor(), sbom::MEDIA_TYPE, &bill.bytes).await?;
-    Ok(())
 }
 
 fn manifests(built: &Built) -> Vec<Manifest> {

@@ -38,6 +38,7 @@ pub use http_client::{CONNECT, USER_AGENT, fault, origin, read};
 pub use layout::Layout;
 pub use push::Manifest;
 pub use reference::Reference;
+pub use referrers::{Attachment, Referrer};
 pub use retry::{Fault, Patience, retry_after};
 pub use transport::Access;
 

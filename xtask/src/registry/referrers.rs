@@ -1,11 +1,12 @@
-//! Attaching documents (a bill of materials) to an image: artifacts whose manifest names the image
-//! as its subject (distribution-spec 1.1, "Pushing Manifests with Subject" and "Referrers Tag
-//! Schema").
+//! Attaching documents (a bill of materials, provenance) to an image, and reading what is attached:
+//! artifacts whose manifest names the image as its subject (distribution-spec 1.1, "Pushing Manifests
+//! with Subject", "Listing Referrers" and "Referrers Tag Schema").
 //!
 //! A registry that knows referrers says so with `OCI-Subject`. For one that does not, the list of
 //! referrers is an index under the tag `sha256-HEX`, which clients read, extend and write back;
 //! what others have attached stays in it.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use http::Method;
@@ -24,16 +25,45 @@ const EMPTY: &[u8] = b"{}";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 /// How often the list is written again when somebody else has overwritten it.
 const ROUNDS: u32 = 5;
+/// How many parts of a list are read.
+const MOST_PAGES: usize = 64;
+
+/// A document to attach.
+#[derive(Clone, Copy, Debug)]
+pub struct Attachment<'a> {
+    /// What it is; also the media type of its bytes.
+    pub artifact_type: &'a str,
+    /// What lists of what is attached repeat.
+    pub annotations: &'a [(&'a str, &'a str)],
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// What a registry lists as attached: a promise, until its manifest has been read.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// What is attached.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    /// As its manifest has them.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
 
 impl Client {
     /// Attaches `bytes` to the manifest `subject`, which must be in this repository. Attaching the
     /// same again sends nothing. Gives the digest of the artifact's manifest.
-    pub async fn attach(&self, subject: &Descriptor, artifact_type: &str, bytes: &[u8]) -> Result<Digest> {
-        let manifest = artifact(subject, artifact_type, bytes).to_string();
+    pub async fn attach(&self, subject: &Descriptor, attachment: &Attachment<'_>) -> Result<Digest> {
+        let Attachment { artifact_type, bytes, .. } = *attachment;
+        let manifest = artifact(subject, attachment).to_string();
         let digest = Digest::of(&manifest);
-        let entry = json!({
+        let mut entry = json!({
             "mediaType": MANIFEST, "digest": digest, "size": manifest.len(), "artifactType": artifact_type,
         });
+        annotate(&mut entry, attachment);
         if self.has_manifest(&digest.to_string()).await?.is_some() {
             if self.is_listed(&subject.digest, &digest).await? == Some(true) {
                 return Ok(digest);
@@ -49,14 +79,49 @@ impl Client {
         Ok(digest)
     }
 
+    /// What is attached to the manifest `subject` of this repository, in the registry's order.
+    ///
+    /// # Errors
+    /// `Remote` also for a list that cannot be read.
+    pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Referrer>> {
+        let entries = match self.listed(subject).await? {
+            Some(entries) => entries,
+            None => {
+                let index = self.referrers_index(&format!("sha256-{}", subject.hex())).await?;
+                index["manifests"].as_array().cloned().unwrap_or_default()
+            }
+        };
+        let read = |entry| serde_json::from_value(entry);
+        entries.into_iter().map(read).collect::<Result<_, _>>().context(Kind::Remote, || {
+            format!("{} lists what is attached to {} in no known form", self.reference().registry(), subject.short())
+        })
+    }
+
     /// Whether the registry's own list of referrers has the artifact; `None` where it keeps none.
     async fn is_listed(&self, subject: &Digest, artifact: &Digest) -> Result<Option<bool>> {
+        let entries = self.listed(subject).await?;
+        Ok(entries.map(|entries| entries.iter().any(|entry| entry["digest"] == artifact.to_string())))
+    }
+
+    /// The registry's own list of referrers, all its pages; `None` where it keeps none.
+    async fn listed(&self, subject: &Digest) -> Result<Option<Vec<Value>>> {
         let doing = format!("read what is attached to {}", subject.short());
-        let path = format!("referrers/{subject}");
-        let answer = self.transport.simple(&doing, Method::GET, &path, &[(ACCEPT, INDEX)], &[200, 404]).await?;
-        Ok((answer.status == 200).then(|| {
-            serde_json::from_slice::<Value>(&answer.body).is_ok_and(|index| lists(&index, &artifact.to_string()))
-        }))
+        let first = format!("referrers/{subject}");
+        let (mut path, mut entries) = (first.clone(), Vec::new());
+        for _ in 0..MOST_PAGES {
+            let answer = self.transport.simple(&doing, Method::GET, &path, &[(ACCEPT, INDEX)], &[200, 404]).await?;
+            if answer.status == 404 {
+                return Ok(None);
+            }
+            // A page for all that a server answers with is no list.
+            let Ok(mut index) = serde_json::from_slice::<Value>(&answer.body) else { return Ok(None) };
+            let Some(page) = index["manifests"].as_array_mut() else { return Ok(None) };
+            entries.append(page);
+            let Some(query) = answer.header("link").and_then(next_page) else { return Ok(Some(entries)) };
+            path = format!("{first}?{query}");
+        }
+        let message = format!("{} lists what is attached to {} without end", self.reference(), subject.short());
+        Err(Error::new(Kind::Remote, message).hint("delete what is not needed of it"))
     }
 
     /// Adds the artifact to the index under the referrers tag, and looks whether it stayed there.
@@ -110,13 +175,48 @@ fn lists(index: &Value, digest: &str) -> bool {
     index["manifests"].as_array().is_some_and(|entries| entries.iter().any(|entry| entry["digest"] == digest))
 }
 
-fn artifact(subject: &Descriptor, artifact_type: &str, bytes: &[u8]) -> Value {
-    json!({
+/// The query of the page that a `Link` header names as the next (distribution-spec, "Listing Referrers").
+fn next_page(link: &str) -> Option<&str> {
+    let (target, relation) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let is_next = relation.replace([' ', '"'], "").contains(";rel=next");
+    target.split_once('?').map(|(_, query)| query).filter(|_| is_next)
+}
+
+fn artifact(subject: &Descriptor, attachment: &Attachment<'_>) -> Value {
+    let Attachment { artifact_type, bytes, .. } = *attachment;
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": artifact_type,
         "config": { "mediaType": EMPTY_TYPE, "digest": Digest::of(EMPTY), "size": EMPTY.len() },
         "layers": [{ "mediaType": artifact_type, "digest": Digest::of(bytes), "size": bytes.len() }],
         "subject": { "mediaType": subject.media_type, "digest": subject.digest, "size": subject.size },
-    })
+    });
+    annotate(&mut manifest, attachment);
+    manifest
+}
+
+fn annotate(value: &mut Value, attachment: &Attachment<'_>) {
+    if !attachment.annotations.is_empty() {
+        let annotations: BTreeMap<&str, &str> = attachment.annotations.iter().copied().collect();
+        value["annotations"] = json!(annotations);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_the_one_that_is_called_so() {
+        for (link, expected) in [
+            ("</v2/a/referrers/sha256:1?last=x&n=2>; rel=\"next\"", Some("last=x&n=2")),
+            ("<https://r.example.com/v2/a/referrers/sha256:1?page=2>;rel=next", Some("page=2")),
+            ("</v2/a/referrers/sha256:1?page=1>; rel=\"prev\"", None),
+            ("</v2/a/referrers/sha256:1>; rel=\"next\"", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(next_page(link), expected, "{link}");
+        }
+    }
 }

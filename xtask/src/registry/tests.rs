@@ -14,7 +14,7 @@ use crate::commands::Run;
 use crate::error::{Kind, Result};
 use crate::ui::Ui;
 
-use super::{Access, Blob, Client, CredentialSource, Manifest, Reference};
+use super::{Access, Attachment, Blob, Client, CredentialSource, Manifest, Reference};
 
 /// An image for both platforms, its files in a folder.
 struct Image {
@@ -234,6 +234,10 @@ fn subject(image: &Image) -> Descriptor {
     document.descriptor()
 }
 
+fn attachment<'a>(artifact_type: &'a str, bytes: &'a [u8]) -> Attachment<'a> {
+    Attachment { artifact_type, annotations: &[], bytes }
+}
+
 async fn referrers(client: &Client, subject: &Digest) -> Value {
     let answer = client.manifest(&format!("sha256-{}", subject.hex())).await.unwrap();
     answer.map_or(Value::Null, |answer| serde_json::from_slice(&answer.body).unwrap())
@@ -249,10 +253,10 @@ async fn what_others_attached_stays_attached() -> Result<()> {
     let root = image.push(&client).await;
     let subject = subject(&image);
 
-    let first = client.attach(&subject, "application/vnd.cyclonedx+json", br#"{"bill":1}"#).await?;
-    let second = client.attach(&subject, "application/spdx+json", br#"{"bill":2}"#).await?;
+    let first = client.attach(&subject, &attachment("application/vnd.cyclonedx+json", br#"{"bill":1}"#)).await?;
+    let second = client.attach(&subject, &attachment("application/spdx+json", br#"{"bill":2}"#)).await?;
     proxy.reset();
-    assert_eq!(client.attach(&subject, "application/vnd.cyclonedx+json", br#"{"bill":1}"#).await?, first);
+    assert_eq!(client.attach(&subject, &attachment("application/vnd.cyclonedx+json", br#"{"bill":1}"#)).await?, first);
     assert_eq!(proxy.received_bytes(), 0, "attached once is enough: {:?}", proxy.log());
 
     let index = referrers(&client, &root).await;
@@ -262,6 +266,15 @@ async fn what_others_attached_stays_attached() -> Result<()> {
     let manifest = client.manifest(&first.to_string()).await?.unwrap();
     let manifest: Value = serde_json::from_slice(&manifest.body).unwrap();
     assert_eq!(manifest["subject"]["digest"], json!(root));
+
+    // With annotations, which the list repeats.
+    let annotations = [("b", "2"), ("a", "1")];
+    let third = Attachment { artifact_type: "a/b", annotations: &annotations, bytes: b"x" };
+    let third = client.attach(&subject, &third).await?;
+    let read = client.referrers(&root).await?;
+    let read: Vec<_> = read.iter().map(|found| (found.digest, found.annotations.len())).collect();
+    assert_eq!(read, [(first, 0), (second, 0), (third, 2)]);
+    assert_eq!(referrers(&client, &root).await["manifests"][2]["annotations"], json!({ "a": "1", "b": "2" }));
     Ok(())
 }
 
@@ -275,10 +288,10 @@ async fn an_attachment_that_was_interrupted_is_completed() -> Result<()> {
     let root = image.push(&client).await;
     let refused = Fault::Answer { status: 403, headers: Vec::new(), body: "" };
     proxy.set_rules(vec![Rule::always("PUT", "/manifests/sha256-", refused)]);
-    assert!(client.attach(&subject(&image), "a/b", b"x").await.is_err());
+    assert!(client.attach(&subject(&image), &attachment("a/b", b"x")).await.is_err());
     assert_eq!(referrers(&client, &root).await, Value::Null);
     proxy.set_rules(Vec::new());
-    let artifact = client.attach(&subject(&image), "a/b", b"x").await?;
+    let artifact = client.attach(&subject(&image), &attachment("a/b", b"x")).await?;
     assert_eq!(referrers(&client, &root).await["manifests"][0]["digest"], json!(artifact));
     Ok(())
 }
@@ -292,7 +305,7 @@ async fn a_registry_that_knows_referrers_gets_no_tag() -> Result<()> {
     let image = Image::new();
     let root = image.push(&client).await;
     proxy.set_rules(vec![Rule::always("PUT", "/manifests/", Fault::AddHeader("OCI-Subject", root.to_string()))]);
-    client.attach(&subject(&image), "a/b", b"x").await?;
+    client.attach(&subject(&image), &attachment("a/b", b"x")).await?;
     assert_eq!(referrers(&client, &root).await, Value::Null);
     Ok(())
 }
