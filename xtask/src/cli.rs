@@ -33,6 +33,7 @@ pub struct OutputArgs {
 pub enum Command {
     BuildImage(commands::build_image::Args),
     PushLayout(commands::push_layout::Args),
+    VerifyImage(commands::verify_image::Args),
     Doctor(commands::doctor::Args),
     Deploy(commands::deploy::Args),
     Smoke(commands::smoke::Args),

@@ -41,7 +41,7 @@ pub enum Kind {
     Forbidden = 15,
     /// Another tool or person manages the object, or has paused it.
     Conflict = 16,
-    /// The image is not in the registry, or not for the nodes' platform.
+    /// The image is not in the registry, not for the nodes' platform, or without what must be attached to it.
     Image = 17,
     /// The API server refuses an object: invalid, over quota, against a policy.
     Refused = 18,

@@ -28,6 +28,7 @@ mod schema;
 mod secret;
 mod sources;
 mod ui;
+mod verify;
 
 use clap::Parser as _;
 

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::config::cluster::{ClusterConfig, Database};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{Access, Client, CredentialSource, Reference, Secret};
+use crate::verify;
 
 use super::{image, pull_secret};
 
@@ -80,10 +81,12 @@ pub async fn foretell(
     }
 }
 
-/// The image, in its registry and for the platforms of the `nodes`.
+/// The image, in its registry, for the platforms of the `nodes`, and with what the environment requires of
+/// it.
 ///
 /// # Errors
-/// `Image` where the registry does not have it, or not for the nodes' platforms.
+/// `Image` where the registry does not have it, or not for the nodes' platforms; as
+/// [`verify::before_deploy`].
 pub async fn publish(
     run: &Run,
     config: &Config,
@@ -105,6 +108,9 @@ pub async fn publish(
     };
     let client = Client::connect(run, cache, &reference, Access::Pull, CredentialSource::Machine)?;
     let found = image::check(&client, nodes).await?;
+    // A tag may have moved since.
+    let by_digest = Client::connect(run, cache, &found.reference, Access::Pull, CredentialSource::Machine)?;
+    verify::before_deploy(run, config, &by_digest).await?;
     let google = matches!(settings.database, Database::CloudSql(_));
     let pull = pull_secret::make(run, &client, &settings.pull_secret, google).await?;
     Ok(Image { reference: found.reference, version: found.version, pushed_bytes, pull })

@@ -25,6 +25,7 @@ pub mod status;
 pub mod test;
 #[cfg(target_os = "linux")]
 pub mod testbed;
+pub mod verify_image;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -90,6 +91,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Down(args) => block_on(&run, down::run(args, &run)),
         Command::Lock(args) => block_on(&run, lock::run(args, &run)),
         Command::PushLayout(args) => block_on(&run, push_layout::run(args, &run)),
+        Command::VerifyImage(args) => block_on(&run, verify_image::run(args, &run)),
         Command::Bench(args) => block_on(&run, bench::run(args, &run)),
         Command::Infra(args) => patiently(&run, infra::run(args, &run)),
         Command::Config(args) => config::run(args, &run),

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod infra;
 mod table;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use mlflow_image::Platform;
@@ -60,6 +61,27 @@ pub struct ImageConfig {
     /// The Debian mirror to take packages from: the URL of the folder that holds `dists` and
     /// `pool`. `None`: what this host's apt uses, else Debian's snapshots.
     pub debian_mirror: Option<String>,
+    /// What an image from a registry must have before it is deployed.
+    pub require: BTreeSet<Requirement>,
+}
+
+/// `image.require`: what must be attached to an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Requirement {
+    /// A bill of materials.
+    Sbom,
+    /// Who built it from what.
+    Provenance,
+}
+
+impl Requirement {
+    const NAMES: [(&str, Self); 2] = [("sbom", Self::Sbom), ("provenance", Self::Provenance)];
+
+    /// As it is written in `deploy.toml`.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, requirement)| *requirement == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Where the server runs, by kind.
@@ -290,9 +312,21 @@ fn read_image(mut table: Table<'_, '_>) -> Result<ImageConfig> {
             .map(platform)
             .collect::<Result<_>>()?,
         debian_mirror: table.string("debian-mirror", None)?,
+        require: requirements(&mut table)?,
     };
     table.finish()?;
     Ok(image)
+}
+
+fn requirements(table: &mut Table<'_, '_>) -> Result<BTreeSet<Requirement>> {
+    let words = table.strings("require", &[])?;
+    let requirement = |word: &String| {
+        let found = Requirement::NAMES.iter().find(|(name, _)| name == word).map(|(_, requirement)| *requirement);
+        let known = Requirement::NAMES.map(|(name, _)| name);
+        let unknown = || table.refuse("require", format!("{word:?} is unknown")).hint(did_you_mean(word, &known));
+        found.ok_or_else(unknown)
+    };
+    words.iter().map(requirement).collect()
 }
 
 #[cfg(test)]

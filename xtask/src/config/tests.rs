@@ -72,6 +72,11 @@ fn mistakes_name_the_key_and_the_nearest() {
     check("local", "not toml", &[], Err("not valid TOML"));
     check("local", "environment = 3", &[], Err("environment"));
     check("local", "[image]\nplatforms = [\"linux/s390x\"]", &[], Err("linux/s390x"));
+    check("local", "[image]\nrequire = [\"bom\"]", &[], Err("image.require: \"bom\" is unknown"));
+    check("local", "[image]\nrequire = \"sbom\"", &[], Err("a list of strings"));
+    let required = "[environment.local.image]\nrequire = [\"provenance\", \"sbom\"]";
+    check("local", required, &[], Ok("image.require=provenance, sbom (deploy.toml)"));
+    check("local", "", &[("XTASK_IMAGE_REQUIRE", "sbom")], Ok("image.require=sbom (XTASK_IMAGE_REQUIRE)"));
 }
 
 /// An environment `e` of a kind in clusters, with one line more in a table of it.

@@ -13,6 +13,7 @@ use crate::commands::Run;
 use crate::config::Config;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::registry::{Access, Client, CredentialSource, Reference};
+use crate::verify;
 
 use super::image::{self, Image};
 
@@ -84,6 +85,8 @@ impl Source {
             }
             Self::Registry(reference) => {
                 let client = Client::connect(run, cache, reference, Access::Pull, CredentialSource::Machine)?;
+                let verified = verify::before_deploy(run, config, &client).await?;
+                let client = Client::connect(run, cache, &verified, Access::Pull, CredentialSource::Machine)?;
                 client.pull(cache, platform).await?.digest
             }
         };

@@ -39,7 +39,36 @@ struct Execution {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// An image's manifests, each read and found to have the digest by which it is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// The digest of the index, or of the only manifest.
+    pub digest: Digest,
+    /// Platforms, as `linux/amd64`, and their manifests' digests; empty without an index.
+    pub images: Vec<(String, Digest)>,
+}
+
 impl Client {
+    /// Reads all manifests of the client's reference; `None` where the registry has no such image.
+    ///
+    /// # Errors
+    /// `Image` for an index that names what is not there; `Auth` or `Remote`.
+    pub async fn tree(&self) -> Result<Option<Tree>> {
+        let name = self.reference().to_string();
+        let Some((digest, manifest)) = self.read_manifest(&self.reference().selector()).await? else {
+            return Ok(None);
+        };
+        let OciManifest::ImageIndex(index) = manifest else { return Ok(Some(Tree { digest, images: Vec::new() })) };
+        let mut images = Vec::new();
+        for entry in index.manifests.iter().filter(|entry| is_image(entry)) {
+            let Some((digest, OciManifest::Image(_))) = self.read_manifest(&entry.digest).await? else {
+                return Err(not_an_image(&name, "its index names an image that is not there"));
+            };
+            images.push((platforms(&[entry]).concat(), digest));
+        }
+        Ok(Some(Tree { digest, images }))
+    }
+
     /// Reads the manifest and, for labels, one config of the client's reference; `None` where the
     /// registry has no such image.
     ///

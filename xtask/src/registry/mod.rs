@@ -35,6 +35,7 @@ pub use crate::secret::Secret;
 pub use blobs::Blob;
 pub use credentials::{CredentialSource, LoginArgs, Passable};
 pub use http_client::{CONNECT, USER_AGENT, fault, origin, read};
+pub use inspect::Tree;
 pub use layout::Layout;
 pub use push::Manifest;
 pub use reference::Reference;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Context as _, Error, Kind, Result};
 
+use super::blobs::wrong_digest;
 use super::{Blob, Client};
 
 /// What stands where an artifact has no config (image-spec, manifest.md, "Guidance for an Empty
@@ -25,6 +26,8 @@ const EMPTY: &[u8] = b"{}";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 /// How often the list is written again when somebody else has overwritten it.
 const ROUNDS: u32 = 5;
+/// The largest document that is read, in bytes.
+const LARGEST_DOCUMENT: u64 = 16 << 20;
 /// How many parts of a list are read.
 const MOST_PAGES: usize = 64;
 
@@ -51,6 +54,30 @@ pub struct Referrer {
     /// As its manifest has them.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// An attached document, read: manifest and content have the digests by which they are named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// What its manifest says that it is attached to.
+    pub subject: Option<Digest>,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// As much of an artifact's manifest (image-spec, manifest.md) as is read.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Artifact {
+    artifact_type: Option<String>,
+    layers: Vec<Part>,
+    subject: Option<Part>,
+}
+
+#[derive(serde::Deserialize)]
+struct Part {
+    digest: Digest,
+    size: u64,
 }
 
 impl Client {
@@ -95,6 +122,48 @@ impl Client {
         entries.into_iter().map(read).collect::<Result<_, _>>().context(Kind::Remote, || {
             format!("{} lists what is attached to {} in no known form", self.reference().registry(), subject.short())
         })
+    }
+
+    /// Reads a document of one part that [`Self::referrers`] lists. The inner error is why it is none.
+    ///
+    /// # Errors
+    /// `Remote` also where the registry has other content than a digest names.
+    pub async fn attached(&self, referrer: &Referrer) -> Result<Result<Attached, String>> {
+        let digest = referrer.digest;
+        let Some(answer) = self.manifest(&digest.to_string()).await? else {
+            return Ok(Err("it is listed, but not there".to_owned()));
+        };
+        self.check(&answer.body, &digest)?;
+        let artifact: Artifact = match serde_json::from_slice(&answer.body) {
+            Ok(artifact) => artifact,
+            Err(error) => return Ok(Err(format!("its manifest cannot be read: {error}"))),
+        };
+        if artifact.artifact_type.is_some() && artifact.artifact_type != referrer.artifact_type {
+            return Ok(Err("it is of another type than the list says".to_owned()));
+        }
+        let [part] = &artifact.layers[..] else {
+            return Ok(Err(format!("it has {} parts where there is to be one", artifact.layers.len())));
+        };
+        if part.size > LARGEST_DOCUMENT {
+            return Ok(Err(format!("it has {} bytes, more than are read", part.size)));
+        }
+        let doing = format!("read what is attached as {}", digest.short());
+        let path = format!("blobs/{}", part.digest);
+        let blob = self.transport.simple(&doing, Method::GET, &path, &[], &[200, 404]).await?;
+        if blob.status == 404 {
+            return Ok(Err("its content is not there".to_owned()));
+        }
+        self.check(&blob.body, &part.digest)?;
+        Ok(Ok(Attached { subject: artifact.subject.map(|subject| subject.digest), bytes: blob.body.to_vec() }))
+    }
+
+    fn check(&self, bytes: &[u8], wanted: &Digest) -> Result<()> {
+        let found = Digest::of(bytes);
+        let doing = || format!("read {}", wanted.short());
+        match found == *wanted {
+            true => Ok(()),
+            false => Err(wrong_digest(self.reference().registry(), &found.to_string(), wanted, &doing())),
+        }
     }
 
     /// Whether the registry's own list of referrers has the artifact; `None` where it keeps none.
