@@ -40,6 +40,7 @@ pub enum Command {
     Status(commands::status::Args),
     Rollback(commands::rollback::Args),
     Db(commands::db::Args),
+    Gc(commands::gc::Args),
     Logs(commands::logs::Args),
     Open(commands::open::Args),
     Down(commands::down::Args),

@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod doctor;
 mod error;
+mod gc;
 mod gcloud;
 mod github;
 mod google;

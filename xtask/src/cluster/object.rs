@@ -26,6 +26,8 @@ pub enum ObjectKind {
     Deployment,
     /// `autoscaling/v2`.
     HorizontalPodAutoscaler,
+    /// `batch/v1`.
+    CronJob,
     /// `gateway.networking.k8s.io/v1`.
     HttpRoute,
     /// `monitoring.coreos.com/v1`.
@@ -36,7 +38,7 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All, in the order in which they are applied.
-    pub const ALL: [ObjectKind; 12] = [
+    pub const ALL: [ObjectKind; 13] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -46,6 +48,7 @@ impl ObjectKind {
         Self::Service,
         Self::Deployment,
         Self::HorizontalPodAutoscaler,
+        Self::CronJob,
         Self::HttpRoute,
         Self::PodMonitor,
         Self::PodMonitoring,
@@ -65,6 +68,7 @@ impl ObjectKind {
             Self::HorizontalPodAutoscaler => {
                 ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
             }
+            Self::CronJob => ("batch", "v1", "CronJob", "cronjobs"),
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
             Self::PodMonitor => ("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors"),
             Self::PodMonitoring => ("monitoring.googleapis.com", "v1", "PodMonitoring", "podmonitorings"),

@@ -16,10 +16,11 @@ use super::{MANAGED_BY, MANAGER, call, failure};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The kinds that are pruned; what a person would lose data with is never among them.
-const KINDS: [ObjectKind; 11] = [
+const KINDS: [ObjectKind; 12] = [
     ObjectKind::PodMonitoring,
     ObjectKind::PodMonitor,
     ObjectKind::HttpRoute,
+    ObjectKind::CronJob,
     ObjectKind::HorizontalPodAutoscaler,
     ObjectKind::Deployment,
     ObjectKind::Service,
@@ -165,6 +166,7 @@ mod tests {
         check(&configuration, 0, &["Secret/s-1", "ConfigMap/c-1", "ConfigMap/c-2"]);
         // An autoscaler of an earlier release would go on scaling.
         check(&["HorizontalPodAutoscaler/mlflow"], 2, &["HorizontalPodAutoscaler/mlflow"]);
+        check(&["Deployment/mlflow", "CronJob/mlflow-gc"], 2, &["CronJob/mlflow-gc"]);
         check(&["Service/old", "HTTPRoute/old"], 2, &["HTTPRoute/old", "Service/old"]);
         check(&["Namespace/ml"], 0, &[]);
     }

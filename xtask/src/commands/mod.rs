@@ -10,6 +10,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod down;
 pub mod e2e;
+pub mod gc;
 pub mod google_login;
 pub mod infra;
 pub mod lock;
@@ -82,6 +83,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::GoogleLogin(args) => block_on(&run, google_login::run(args)),
         Command::Deploy(args) => block_on(&run, deploy::run(args, &run)),
         Command::Db(args) => block_on(&run, db::run(args, &run)),
+        Command::Gc(args) => block_on(&run, gc::run(args, &run)),
         Command::Smoke(args) => block_on(&run, smoke::run(args, &run)),
         Command::Status(args) => block_on(&run, status::run(args, &run)),
         Command::Rollback(args) => block_on(&run, rollback::run(args, &run)),

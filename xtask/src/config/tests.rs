@@ -1,5 +1,7 @@
 //! Tables: a file and variables in, settings or a mistake out.
 
+use std::time::Duration;
+
 use super::*;
 
 fn check(env: &str, text: &str, vars: &[(&str, &str)], expected: std::result::Result<&str, &str>) {
@@ -91,6 +93,7 @@ fn environment(kind: &str, table: &str, line: &str) -> String {
         ("database", database.to_owned()),
         ("artifacts", artifacts.to_owned()),
         ("env", String::new()),
+        ("gc", String::new()),
     ] {
         let dot = if name.is_empty() { "" } else { "." };
         // A line that sets a key again takes its place.
@@ -180,6 +183,20 @@ fn a_login_needs_the_images_route_for_readiness() {
 }
 
 #[test]
+fn what_is_deleted_is_freed_when_someone_asks_or_by_a_schedule() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let check = |lines: &str, expected: (Option<&str>, Duration, bool)| {
+        let gc = cluster("kubernetes", "gc", lines).unwrap().gc;
+        assert_eq!((gc.schedule.as_deref(), gc.older_than, gc.dry_run), expected, "{lines}");
+    };
+    check("", (None, days(30), false));
+    check("older-than = \"7d\"", (None, days(7), false));
+    check("schedule = \"0 3 * * 0\"", (Some("0 3 * * 0"), days(30), false));
+    check("schedule = \"@daily\"\ndry-run = true", (Some("@daily"), days(30), true));
+    assert_eq!(cluster("kubernetes", "", "").unwrap().gc, cluster::GcConfig::default());
+}
+
+#[test]
 fn memory_grows_with_the_workers() {
     for (workers, memory) in [(1, "1Gi"), (2, "1536Mi"), (3, "2Gi")] {
         let config = cluster("kubernetes", "", &format!("workers = {workers}")).unwrap();
@@ -235,6 +252,11 @@ fn a_mistake_about_a_cluster_is_named() {
         ("kubernetes", "", "deadline = 1", "environment.e.deadline: 1 seconds are out of range | use 10 to 86400"),
         ("kubernetes", "", "keep-releases = 0", "environment.e.keep-releases"),
         ("kubernetes", "", "pull-secret = \"allways\"", "did you mean \"always\"?"),
+        ("kubernetes", "gc", "schedule = \"sundays\"", "environment.e.gc.schedule: \"sundays\" is no schedule"),
+        ("kubernetes", "gc", "older-than = \"1 month\"", "environment.e.gc.older-than: \"1 month\" is no time"),
+        ("kubernetes", "gc", "dry-run = true", "environment.e.gc.dry-run: there is no schedule"),
+        ("kubernetes", "gc", "deadline = 1", "environment.e.gc.deadline: 1 seconds are out of range"),
+        ("kubernetes", "gc", "older = \"30d\"", "unknown key environment.e.gc.older"),
         ("kubernetes", "database", "instance = \"p:r:i\"", "secret is set too"),
         ("kubernetes", "database", "uri-file = \"a\"", "secret is set too"),
         ("kubernetes", "database", "uri = \"a\"", "unknown key environment.e.database.uri"),

@@ -17,15 +17,15 @@ use api::{Api, Fate};
 const PASSWORD: &str = "a-password-of-the-test-only";
 
 /// A checkout with an environment in the API server's cluster, and a database.
-struct World {
-    home: Home,
+pub struct World {
+    pub home: Home,
     project: PathBuf,
-    python: Python,
-    api: Api,
+    pub python: Python,
+    pub api: Api,
 }
 
 impl World {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let (python, home) = (Python::server()?, Home::new());
         let api = Api::start(python.interpreter());
         let project = image::project(&home);
@@ -43,7 +43,7 @@ impl World {
         Some(Self { home, project, python, api })
     }
 
-    fn database(&self) -> String {
+    pub fn database(&self) -> String {
         format!("sqlite:///{}", self.home.file("mlflow.db").display())
     }
 
@@ -76,9 +76,17 @@ impl World {
     }
 
     fn command(&self, image: &str) -> Command {
+        self.xtask(&["db", "status", "--json", "--image", image])
+    }
+
+    /// xtask in the checkout.
+    pub fn xtask(&self, args: &[&str]) -> Command {
         let mut command = self.home.command(env!("CARGO_BIN_EXE_xtask"));
-        command.args(["db", "status", "--json", "--image", image]);
-        command.env("CARGO_MANIFEST_DIR", &self.project).env("URI", "postgresql://db/x").stdin(Stdio::null());
+        command
+            .args(args)
+            .env("CARGO_MANIFEST_DIR", &self.project)
+            .env("URI", "postgresql://db/x")
+            .stdin(Stdio::null());
         command
     }
 
@@ -97,14 +105,14 @@ impl World {
     }
 }
 
-struct Answer {
-    code: Option<i32>,
-    value: Value,
-    told: String,
+pub struct Answer {
+    pub code: Option<i32>,
+    pub value: Value,
+    pub told: String,
 }
 
 impl Answer {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {told}"));
         assert!(!told.contains(PASSWORD) && !String::from_utf8_lossy(&output.stdout).contains(PASSWORD));

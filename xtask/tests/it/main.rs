@@ -5,6 +5,7 @@ mod build;
 mod builders;
 mod db;
 mod doctor;
+mod gc;
 mod google;
 mod image;
 mod infra_faults;

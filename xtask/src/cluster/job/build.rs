@@ -38,6 +38,21 @@ pub struct Task {
 /// # Errors
 /// `Refused` for a Deployment without the server's container.
 pub fn build(deployment: &Deployment, task: &Task) -> Result<Job> {
+    let spec = spec(deployment, task)?;
+    let text = serde_json::to_vec(&spec).unwrap_or_default();
+    let digest: String = Digest::of(text).hex().chars().take(10).collect();
+    let own = [("app.kubernetes.io/name", NAME), (COMPONENT, task.name), (MANAGED_BY, MANAGER)];
+    let own: BTreeMap<String, String> = own.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let metadata =
+        ObjectMeta { name: Some(format!("{NAME}-{}-{digest}", task.name)), labels: Some(own), ..ObjectMeta::default() };
+    Ok(Job { metadata, spec: Some(spec), status: None })
+}
+
+/// What the Job is to do, and in which pod.
+///
+/// # Errors
+/// As [`build`].
+pub fn spec(deployment: &Deployment, task: &Task) -> Result<JobSpec> {
     let template = deployment.spec.as_ref().map(|spec| &spec.template);
     let pod = template.and_then(|template| template.spec.clone());
     let pod = pod.and_then(|pod| of_pod(pod, task)).ok_or_else(|| {
@@ -52,7 +67,7 @@ pub fn build(deployment: &Deployment, task: &Task) -> Result<Job> {
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     let annotations = metadata.and_then(|metadata| metadata.annotations.clone());
     let of_pod = ObjectMeta { labels: Some(labels), annotations, ..ObjectMeta::default() };
-    let spec = JobSpec {
+    Ok(JobSpec {
         backoff_limit: Some(0),
         active_deadline_seconds: i64::try_from(task.deadline.as_secs()).ok(),
         ttl_seconds_after_finished: i32::try_from(KEPT.as_secs()).ok(),
@@ -69,14 +84,7 @@ pub fn build(deployment: &Deployment, task: &Task) -> Result<Job> {
         }),
         template: PodTemplateSpec { metadata: Some(of_pod), spec: Some(pod) },
         ..JobSpec::default()
-    };
-    let text = serde_json::to_vec(&spec).unwrap_or_default();
-    let digest: String = Digest::of(text).hex().chars().take(10).collect();
-    let own = [("app.kubernetes.io/name", NAME), (COMPONENT, task.name), (MANAGED_BY, MANAGER)];
-    let own: BTreeMap<String, String> = own.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let metadata =
-        ObjectMeta { name: Some(format!("{NAME}-{}-{digest}", task.name)), labels: Some(own), ..ObjectMeta::default() };
-    Ok(Job { metadata, spec: Some(spec), status: None })
+    })
 }
 
 fn of_pod(mut pod: PodSpec, task: &Task) -> Option<PodSpec> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::jiff::Timestamp;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::judge::{Look, Memory, State, judge};
 use crate::cluster::rollout::{Cause, Code, clean};
-use crate::cluster::{CONTAINER, Cluster, call, failure};
+use crate::cluster::{CONTAINER, Cluster, NAME, call, failure};
 use crate::commands::Run;
 use crate::error::{Error, Kind, Result};
 
@@ -24,13 +25,28 @@ const GRACE: Duration = Duration::from_secs(30);
 const REMOVAL: Duration = Duration::from_secs(60);
 /// How often a Job that someone else removes is made again.
 const ATTEMPTS: usize = 3;
-/// How much of a log is read.
+/// How much of a log is read: its end, which holds the answer.
+const LOG_LINES: i64 = 1_000;
 const LOG_BYTES: i64 = 1 << 20;
 /// Lines of a log that are shown of a Job that failed.
 const SHOWN: usize = 5;
 
 /// The label by which the Job controller marks its pods.
 const JOB: &str = "batch.kubernetes.io/job-name";
+
+/// The server's Deployment, whose pods a Job's are like.
+///
+/// # Errors
+/// `Check` where nothing is deployed.
+pub async fn deployment(cluster: &Cluster, env: &str) -> Result<Deployment> {
+    let deployments = cluster.api::<Deployment>();
+    let found = call::repeat(QUESTION, || deployments.get_opt(NAME)).await;
+    found.map_err(|error| failure::explain(cluster, "read the Deployment", error))?.ok_or_else(|| {
+        let place = format!("namespace {} of context {}", cluster.namespace, cluster.context);
+        Error::new(Kind::Check, format!("nothing is deployed in {place}: only its pods reach the database"))
+            .hint(format!("deploy first: cargo xtask deploy --env {env}"))
+    })
+}
 
 /// Runs a Job to its end and gives the lines that the server's container printed. One of the same
 /// name that is under way is joined; one that has ended is removed first. `what` completes "to ...".
@@ -183,8 +199,12 @@ async fn look(cluster: &Cluster, job: &Job, uid: &str) -> Result<Look> {
 
 /// What a container printed; `None` where its pod is gone.
 async fn log(cluster: &Cluster, pod: &str, container: &str) -> Result<Option<Vec<String>>> {
-    let params =
-        LogParams { container: Some(container.to_owned()), limit_bytes: Some(LOG_BYTES), ..LogParams::default() };
+    let params = LogParams {
+        container: Some(container.to_owned()),
+        tail_lines: Some(LOG_LINES),
+        limit_bytes: Some(LOG_BYTES),
+        ..LogParams::default()
+    };
     let api = cluster.api::<Pod>();
     match call::repeat(QUESTION, || api.logs(pod, &params)).await {
         Ok(text) => Ok(Some(text.lines().map(str::to_owned).collect())),

@@ -7,5 +7,5 @@ mod build;
 mod follow;
 mod judge;
 
-pub use build::{Task, build};
-pub use follow::run;
+pub use build::{Task, build, spec};
+pub use follow::{deployment, run};

@@ -200,6 +200,11 @@ fn other(document: &Document) -> Result<Object> {
             json::<Secret>(document)?
         }
         ObjectKind::Namespace | ObjectKind::Deployment => document.value.clone(),
+        ObjectKind::CronJob => {
+            let message = format!("{}: the only {kind} that is applied is made from the Deployment", document.file);
+            let hint = format!("set gc.schedule in deploy.toml for that; keep others outside {FOLDER}/");
+            return Err(Error::new(Kind::Input, message).hint(hint));
+        }
         ObjectKind::HorizontalPodAutoscaler
         | ObjectKind::HttpRoute
         | ObjectKind::PodMonitor

@@ -3,6 +3,7 @@
 //!
 //! There is no template: the manifests are objects, and the environment's fields are set in them.
 
+mod gc;
 mod login;
 mod manifests;
 mod metrics;
@@ -72,6 +73,7 @@ pub fn selector() -> BTreeMap<String, String> {
 pub fn kinds(config: &ClusterConfig) -> Vec<ObjectKind> {
     let is_rendered = |kind: &ObjectKind| match kind {
         ObjectKind::HorizontalPodAutoscaler => config.server.max_replicas.is_some(),
+        ObjectKind::CronJob => config.gc.schedule.is_some(),
         ObjectKind::HttpRoute => config.access.gateway.is_some(),
         ObjectKind::PodMonitor => config.metrics == Metrics::PodMonitor,
         ObjectKind::PodMonitoring => config.metrics == Metrics::PodMonitoring,
@@ -121,6 +123,9 @@ pub fn render(manifests: &Manifests, inputs: &Inputs<'_>) -> Result<Vec<Object>>
         spec.min_replicas = Some(i32::try_from(server.replicas).unwrap_or(i32::MAX));
         spec.max_replicas = i32::try_from(max).unwrap_or(i32::MAX);
         add(object(&autoscaler)?);
+    }
+    if let Some(job) = gc::cron_job(&deployment, &config.gc)? {
+        add(object(&job)?);
     }
     if let Some(gateway) = &config.access.gateway {
         add(route(manifests.route()?, gateway, &config.access.hosts));

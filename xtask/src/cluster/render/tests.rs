@@ -11,7 +11,8 @@ use super::secrets::SecretText;
 use super::*;
 use crate::cluster::{CONTAINER, ObjectKind};
 use crate::config::cluster::{
-    Access, Artifacts, CloudSql, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret as Source, ServerConfig,
+    Access, Artifacts, CloudSql, GcConfig, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret as Source,
+    ServerConfig,
 };
 
 const IMAGE: &str =
@@ -39,6 +40,7 @@ pub fn kubernetes() -> ClusterConfig {
         metrics: Metrics::None,
         rollout: RolloutConfig { deadline: Duration::from_secs(300), soak: Duration::from_secs(5), keep: 3 },
         pull_secret: PullSecret::Never,
+        gc: GcConfig::default(),
     }
 }
 
@@ -272,6 +274,43 @@ fn an_autoscaler_decides_alone() {
 }
 
 #[test]
+fn a_schedule_frees_what_is_deleted_in_the_servers_own_pod() {
+    let mut config = cloud_sql();
+    let list = objects(&config, &Secrets::default());
+    assert_eq!(named(&list, ObjectKind::CronJob, ""), "", "by itself nothing is deleted");
+    assert!(!kinds(&config).contains(&ObjectKind::CronJob));
+    let day = Duration::from_secs(86_400);
+    config.gc = GcConfig { schedule: Some("0 3 * * 0".to_owned()), older_than: 7 * day, ..GcConfig::default() };
+    let all = objects(&config, &Secrets::default());
+    assert!(kinds(&config).contains(&ObjectKind::CronJob), "rights are asked for");
+    assert_eq!(named(&all, ObjectKind::CronJob, ""), "mlflow-gc");
+    let spec = &find(&all, ObjectKind::CronJob)["spec"];
+    let shown = ["schedule", "timeZone", "concurrencyPolicy", "startingDeadlineSeconds"].map(|key| spec[key].clone());
+    assert_eq!(shown, [json!("0 3 * * 0"), json!("Etc/UTC"), json!("Forbid"), json!(3_600)]);
+    let job = &spec["jobTemplate"]["spec"];
+    let shown = ["activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"].map(|key| job[key].clone());
+    assert_eq!(shown, [json!(3_600), json!(0), Value::Null]);
+    let labels = &job["template"]["metadata"]["labels"];
+    assert_eq!(labels["app.kubernetes.io/component"], "gc", "the Service and the budget do not count it");
+    let pod = &job["template"]["spec"];
+    let server = container(&all, "containers", CONTAINER);
+    let cleaner = &pod["containers"][0];
+    for same in ["image", "env", "envFrom", "securityContext", "volumeMounts"] {
+        assert_eq!(cleaner[same], server[same], "{same}");
+    }
+    let sidecars = &find(&all, ObjectKind::Deployment)["spec"]["template"]["spec"]["initContainers"];
+    assert_eq!((&pod["initContainers"], &pod["restartPolicy"]), (sidecars, &json!("Never")));
+    let arguments = |all: &[Object]| {
+        let job = find(all, ObjectKind::CronJob)["spec"]["jobTemplate"]["spec"].clone();
+        let command = job["template"]["spec"]["containers"][0]["command"].as_array().unwrap()[3..].to_vec();
+        command.iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(arguments(&all), "--older-than 604800");
+    config.gc.dry_run = true;
+    assert_eq!(arguments(&objects(&config, &Secrets::default())), "--older-than 604800 --dry-run");
+}
+
+#[test]
 fn cloud_sql_is_reached_through_the_sidecar() {
     let mut config = cloud_sql();
     let all = objects(&config, &Secrets::default());
@@ -442,6 +481,13 @@ fn a_manifest_that_cannot_work_is_refused_with_its_file() {
             "there is to be one",
         ),
         ("b.yaml", "", "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\n", kubernetes(), "b.yaml: kind \"Pod\""),
+        (
+            "b.yaml",
+            "",
+            "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: b}\n",
+            kubernetes(),
+            "b.yaml: the only CronJob",
+        ),
         ("b.yaml", "", "apiVersion: v1\n", kubernetes(), "b.yaml holds an object without kind"),
         ("b.yaml", "", "a: [\n", kubernetes(), "kubernetes/b.yaml cannot be read"),
         ("secret.yaml", "stringData: {}", "stringData: {a: b}", kubernetes(), "Secret mlflow-secret holds values"),

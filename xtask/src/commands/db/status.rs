@@ -7,11 +7,11 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 
 use crate::cache::Cache;
-use crate::cluster::{CONTAINER, Cluster, NAME, call, failure, job};
+use crate::cluster::{CONTAINER, Cluster, job};
 use crate::commands::Run;
 use crate::config::cluster::ClusterConfig;
 use crate::config::{self, Config, Environment, LocalConfig};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::local::server;
 use crate::local::source::Source;
 use crate::local::state::Home;
@@ -19,9 +19,6 @@ use crate::report::{self, Report};
 use crate::schema::status::{self, Found};
 use crate::schema::verdict::{Verdict, verdict};
 use crate::schema::{Schema, Store, sqlite};
-
-/// How long one question to the API server may take.
-const QUESTION: Duration = Duration::from_secs(20);
 
 /// How long the database may take to be asked, with the start of the pod that asks it.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -80,14 +77,7 @@ fn on_this_machine(env: &str, local: &LocalConfig) -> Result<Asked> {
 
 async fn in_cluster(env: &str, run: &Run, settings: &ClusterConfig) -> Result<Asked> {
     let cluster = Cluster::connect(settings).await?;
-    let deployments = cluster.api::<Deployment>();
-    let deployment = call::repeat(QUESTION, || deployments.get_opt(NAME)).await;
-    let deployment = deployment.map_err(|error| failure::explain(&cluster, "read the Deployment", error))?;
-    let deployment = deployment.ok_or_else(|| {
-        let place = format!("namespace {} of context {}", cluster.namespace, cluster.context);
-        Error::new(Kind::Check, format!("nothing is deployed in {place}: only its pods reach the database"))
-            .hint(format!("deploy first: cargo xtask deploy --env {env}"))
-    })?;
+    let deployment = job::deployment(&cluster, env).await?;
     let command = ["python", "-c", status::PROGRAM].map(str::to_owned).to_vec();
     let job = job::build(&deployment, &job::Task { name: "schema", command, deadline: DEADLINE })?;
     let lines = job::run(run, &cluster, &job, "ask the database for its schema").await?;

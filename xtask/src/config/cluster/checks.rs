@@ -165,6 +165,19 @@ pub fn gateway(text: &str) -> Result<(), String> {
     }
 }
 
+/// When a CronJob runs: five fields, or a word for them
+/// (<https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/>). What the fields hold the
+/// API server checks in a deploy's dry run.
+pub fn schedule(text: &str) -> Result<(), String> {
+    const WORDS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    let field = |field: &str| field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"*/,-?".contains(&byte));
+    let fields: Vec<&str> = text.split_whitespace().collect();
+    match WORDS.contains(&text) || (fields.len() == 5 && fields.into_iter().all(field)) {
+        true => Ok(()),
+        false => Err(format!("{text:?} is no schedule: write it like \"0 3 * * 0\" (Sundays at three) or @daily")),
+    }
+}
+
 /// Who may open a connection: `namespace:NAME`, or a range of addresses.
 pub fn client(text: &str) -> Result<Client, String> {
     match text.split_once(':') {
@@ -297,6 +310,13 @@ mod tests {
             (gateway, "infra/external", true),
             (gateway, "external", false),
             (gateway, "a/b/c", false),
+            (schedule, "0 3 * * 0", true),
+            (schedule, "*/15 0-6,22 1 JAN-MAR ?", true),
+            (schedule, "@weekly", true),
+            (schedule, "@every 1h", false),
+            (schedule, "TZ=UTC 0 3 * * 0", false),
+            (schedule, "0 3 * *", false),
+            (schedule, "", false),
         ] {
             assert_eq!(check(text).is_ok(), good, "{text:?}: {:?}", check(text));
         }

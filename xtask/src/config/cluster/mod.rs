@@ -48,6 +48,8 @@ pub struct ClusterConfig {
     pub rollout: RolloutConfig,
     /// Whether the credentials that pushed are handed to the cluster as a pull secret.
     pub pull_secret: PullSecret,
+    /// When what deleted runs still hold is freed.
+    pub gc: GcConfig,
 }
 
 /// The pods.
@@ -254,6 +256,26 @@ pub struct RolloutConfig {
     pub soak: Duration,
     /// How many earlier releases can be gone back to.
     pub keep: usize,
+}
+
+/// When what deleted runs, models and experiments still hold is freed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcConfig {
+    /// When, as cron has it, in UTC; `None`: when someone asks for it.
+    pub schedule: Option<String>,
+    /// How long ago it must have been deleted.
+    pub older_than: Duration,
+    /// Whether the schedule only says what would be freed.
+    pub dry_run: bool,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+impl Default for GcConfig {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        Self { schedule: None, older_than: days(30), dry_run: false, deadline: Duration::from_secs(3_600) }
+    }
 }
 
 /// Whether the cluster gets the credentials that pushed.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use crate::config::table::Table;
 use crate::error::Result;
+use crate::gc;
 
 use super::checks::{self, Unit};
 use super::{
-    Access, Artifacts, Client, CloudSql, ClusterConfig, ClusterKind, Database, Egress, Identity, Login, Metrics,
-    PROXY_IMAGE, PullSecret, RolloutConfig, Secret, ServerConfig,
+    Access, Artifacts, Client, CloudSql, ClusterConfig, ClusterKind, Database, Egress, GcConfig, Identity, Login,
+    Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret, ServerConfig,
 };
 
 /// MiB of a server with one worker, and what each further one adds. Measured with MLflow 3.17.2 at
@@ -41,6 +42,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
         return Err(table.refuse("keep-releases", "at least 1 is needed to go back to"));
     }
     let pull_secret = pull_secret(table)?;
+    let gc = gc(table)?;
     let artifacts = artifacts(root, table)?;
     let (database, max_connections) = match kind {
         ClusterKind::Gke => cloud_sql(root, table, &artifacts.identity)?,
@@ -59,6 +61,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
         metrics,
         rollout,
         pull_secret,
+        gc,
     })
 }
 
@@ -183,6 +186,22 @@ enum PullSecretWish {
 
 impl PullSecretWish {
     const NAMES: [(&str, Self); 3] = [("auto", Self::Auto), ("always", Self::Always), ("never", Self::Never)];
+}
+
+fn gc(table: &mut Table<'_, '_>) -> Result<GcConfig> {
+    let mut table = table.nested("gc")?;
+    let default = GcConfig::default();
+    let schedule = table.optional("schedule", checks::schedule)?;
+    let age = table.checked("older-than", &gc::words(default.older_than), |text| gc::duration(text).map(drop))?;
+    let dry_run = table.boolean("dry-run", default.dry_run)?;
+    if dry_run && schedule.is_none() {
+        let why = "there is no schedule that it could be about";
+        return Err(table.refuse("dry-run", why).hint("add schedule = \"0 3 * * 0\", or run cargo xtask gc --dry-run"));
+    }
+    let deadline = table.seconds("deadline", 3_600, 60..=86_400)?;
+    table.finish()?;
+    let older_than = gc::duration(&age).unwrap_or(default.older_than);
+    Ok(GcConfig { schedule, older_than, dry_run, deadline })
 }
 
 fn artifacts(root: &Path, table: &mut Table<'_, '_>) -> Result<Artifacts> {
