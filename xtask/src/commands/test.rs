@@ -26,7 +26,7 @@ pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
 
 /// The test runner's variable for how many tests run side by side, and how many we run for each CPU: most
 /// of their time they wait for programs that they have started.
-const THREADS: (&str, usize) = ("RUST_TEST_THREADS", 3);
+const THREADS: (&str, usize) = ("RUST_TEST_THREADS", 2);
 
 /// Runs cargo's test runner over the workspace and adds up what it says.
 pub fn execute(filter: Option<&str>) -> Result<Outcome> {
