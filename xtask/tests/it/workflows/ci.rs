@@ -32,3 +32,24 @@ fn the_tests_run_as_root_with_the_toolchain_that_cargo_toml_asks_for() {
     runner.event_name = "pull_request".to_owned();
     assert_eq!(runner.run("ci.yml", "registry-provider").conclusion, Conclusion::Skipped);
 }
+
+#[test]
+fn what_the_program_and_the_image_stand_on_is_looked_at_even_if_one_part_fails() {
+    let Some(mut runner) = Runner::new() else { return };
+    runner.actions.insert("actions/setup-python".to_owned(), Action::default());
+    let deny = "deny check --config .cargo/deny.toml";
+    let audit = "--strict --require-hashes --no-deps --disable-pip --requirement mlflow_server/requirements.lock";
+    // What `python -m venv` makes are two more programs that note how they are called.
+    let pip = says("-m venv *", "", 0);
+    for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
+        runner.cargo(&[says(deny, "", code), says("install cargo-deny --version *", "", 0)]);
+        runner.script("python", std::slice::from_ref(&pip));
+        let result = runner.run("ci.yml", "supply-chain");
+        assert!(runner.calls().iter().any(|call| call == deny), "{:?}", runner.calls());
+        assert_eq!(result.step("cargo deny").conclusion, conclusion, "{}", result.log());
+        assert_eq!(runner.calls_of("python").len(), 1, "{}", result.log());
+    }
+    let text = std::fs::read_to_string(super::repository().join(".github/workflows/ci.yml")).expect("a workflow");
+    let words: Vec<&str> = text.split_whitespace().filter(|word| *word != "\\").collect();
+    assert!(words.join(" ").contains(audit), "pip-audit is not called with {audit}");
+}
