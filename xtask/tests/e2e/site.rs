@@ -120,6 +120,8 @@ impl<'w> Site<'w> {
         self.settings = self.world.settings(&self.name);
         copy_project(&self.root)?;
         let _ = std::fs::remove_file(self.transcript());
+        // Whoever had it before may have been lent a login.
+        let _ = std::fs::remove_file(crate::world::login_file(&self.home));
         self.write()
     }
 

@@ -239,5 +239,10 @@ pub fn build(repository: &str, login: Option<(&str, &str)>) -> Result<String> {
 pub fn write_login(home: &Home, registry: &str, (user, password): (&str, &str)) -> Result<()> {
     let auth = STANDARD.encode(format!("{user}:{password}"));
     let config = json!({ "auths": { (registry): { "auth": auth } } });
-    crate::site::write_private(&home.file("docker/config.json"), &config.to_string())
+    crate::site::write_private(&login_file(home), &config.to_string())
+}
+
+/// Where a home's user keeps logins.
+pub fn login_file(home: &Home) -> PathBuf {
+    home.file("docker/config.json")
 }
