@@ -35,7 +35,17 @@ pub const SCENARIOS: &[Scenario] = &[
         needs: Some("login-registry"),
         run: pull_secret,
     },
+    Scenario {
+        name: "db-status",
+        about: "a schema that fits, is behind or ahead is told by a Job, which leaves nothing",
+        alone: false,
+        needs: None,
+        run: db_status,
+    },
 ];
+
+/// MLflow's first migration.
+const FIRST_REVISION: &str = "451aebb31d03";
 
 fn rollback(world: &World) -> Result<Row> {
     let mut site = world.healthy()?;
@@ -62,6 +72,27 @@ fn rollback(world: &World) -> Result<Row> {
         undone: Some(undone),
         ..Row::default()
     })
+}
+
+fn db_status(world: &World) -> Result<Row> {
+    let site = world.healthy()?;
+    let version = world.database.sql(&site.name, "SELECT version_num FROM alembic_version")?;
+    let set = |revision: &str| {
+        world.database.sql(&site.name, &format!("UPDATE alembic_version SET version_num = '{}'", revision.trim()))
+    };
+    let mut told = Vec::new();
+    for (revision, code) in [(version.as_str(), 0), (FIRST_REVISION, 12), ("ffffffffffff", 14), (&version, 0)] {
+        set(revision)?;
+        let ran = site.xtask(&["db", "status", "--env", ENV])?.expect(code)?;
+        ensure!(ran.out.contains(revision.trim()), "revision {revision} is not told:\n{}", ran.text());
+        let jobs = world.kube.list(&site.path("batch/v1", "jobs"))?;
+        ensure!(jobs.is_empty(), "{} Jobs are left", jobs.len());
+        told.push(format!("exit {code} in {:.0} s", ran.seconds));
+    }
+    let head = site.xtask(&["db", "head", "--json"])?.expect(0)?;
+    ensure!(head.out.contains(version.trim()), "the image's head is not {version}: {}", head.out);
+    world.give_back(site);
+    Ok(Row { exit: Some(0), cause: Some(told.join(", ")), ..Row::default() })
 }
 
 /// The release that runs.
