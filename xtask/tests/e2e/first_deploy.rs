@@ -2,7 +2,7 @@
 
 #[expect(dead_code, reason = "the integration tests need the server's packages too")]
 #[path = "../it/mlflow/envs.rs"]
-mod envs;
+pub mod envs;
 
 use std::path::Path;
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! `cargo xtask e2e` is the way to run them. Scenarios look at the cluster with a client of their
 //! own, never through the program under test.
 
+mod access;
 mod bad_input;
 mod beside;
 mod cloud;
