@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, DynamicObject};
 use kube::config::{ExecConfig, KubeConfigOptions, Kubeconfig};
 
@@ -11,14 +12,17 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::outputs::GKE_LOGIN;
 use crate::process;
 
-use super::failure;
 use super::object::ObjectKind;
+use super::{NAME, call, failure};
 
 /// How long a connection to the API server may take to come up.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long the API server may be silent in an answer; watches are renewed before this.
 const READ: Duration = Duration::from_secs(295);
+
+/// How long one question to the API server may take, with its repetitions.
+const QUESTION: Duration = Duration::from_secs(20);
 
 /// How long a plugin may take to log in; some open a browser.
 const LOGIN: Duration = Duration::from_secs(120);
@@ -38,7 +42,27 @@ pub struct Cluster {
     pub namespace: String,
 }
 
+/// A namespace and the context that leads to it, for people.
+pub fn place(context: &str, namespace: &str) -> String {
+    format!("namespace {namespace} of context {context}")
+}
+
 impl Cluster {
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
+        place(&self.context, &self.namespace)
+    }
+
+    /// The server's Deployment; `None`: nothing is deployed.
+    ///
+    /// # Errors
+    /// What the API server answers.
+    pub async fn deployment(&self) -> Result<Option<Deployment>> {
+        let api = self.api::<Deployment>();
+        let found = call::repeat(QUESTION, || api.get_opt(NAME)).await;
+        found.map_err(|error| failure::explain(self, &format!("read Deployment/{NAME}"), error))
+    }
+
     /// Opens the context that the environment names. Nothing is asked yet.
     ///
     /// # Errors

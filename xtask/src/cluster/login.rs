@@ -111,24 +111,13 @@ impl Login {
 /// # Errors
 /// `Forbidden` for who may not read Secrets, `Check` where the password is gone.
 pub async fn auth(cluster: &Cluster) -> Result<Option<(Login, Auth)>> {
-    match live(cluster).await? {
+    match cluster.deployment().await?.as_ref().and_then(Login::of) {
         None => Ok(None),
         Some(login) => {
             let auth = login.read(cluster).await?;
             Ok(Some((login, auth)))
         }
     }
-}
-
-/// The login that the server asks for that runs.
-///
-/// # Errors
-/// What the API server answers.
-pub async fn live(cluster: &Cluster) -> Result<Option<Login>> {
-    let api = cluster.api::<Deployment>();
-    let live = call::repeat(DEADLINE, || api.get_opt(NAME)).await;
-    let live = live.map_err(|error| failure::explain(cluster, &format!("read Deployment/{NAME}"), error))?;
-    Ok(live.as_ref().and_then(Login::of))
 }
 
 /// Makes sure that what these objects need is in the cluster. What is there stays as it is. The

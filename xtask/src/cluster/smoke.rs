@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
@@ -40,8 +39,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub async fn deployed(cluster: &Cluster) -> Result<(Url, Option<String>)> {
     let text = address_text(&read_service(cluster).await?, &cluster.namespace);
     let url = text.parse().context(Kind::Internal, || format!("{text} is no address"))?;
-    let doing = format!("read Deployment/{NAME}");
-    let deployment = ask(cluster, &doing, cluster.api::<Deployment>().get_opt(NAME)).await?;
+    let deployment = cluster.deployment().await?;
     Ok((url, deployment.and_then(|deployment| deployment.labels().get(VERSION).cloned())))
 }
 

@@ -48,7 +48,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let older_than = args.older_than.unwrap_or(settings.gc.older_than);
     let cluster = Cluster::connect(settings).await?;
     let server = Server { deployment: job::deployment(&cluster, &args.env).await?, cluster, settings };
-    let answer = |(freed, left)| Answer { env: args.env.clone(), place: server.place(), freed, left };
+    let answer = |(freed, left)| Answer { env: args.env.clone(), place: server.cluster.place(), freed, left };
     if args.dry_run || !args.yes {
         let found = answer(server.free(run, Wish { older_than, dry_run: true }).await?);
         if args.dry_run || found.freed.is_nothing() {
@@ -76,10 +76,6 @@ struct Server<'a> {
 }
 
 impl Server<'_> {
-    fn place(&self) -> String {
-        format!("namespace {} of context {}", self.cluster.namespace, self.cluster.context)
-    }
-
     async fn free(&self, run: &Run, wish: Wish) -> Result<(Freed, Vec<Left>)> {
         let task = job::Task { name: TASK, command: wish.command(true), deadline: self.settings.gc.deadline };
         let what = if wish.dry_run { "look for what is deleted" } else { "free what is deleted" };

@@ -4,9 +4,10 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::cluster::Cluster;
 use crate::cluster::forward::Forward;
+use crate::cluster::login::Login;
 use crate::cluster::target::Target;
-use crate::cluster::{Cluster, login};
 use crate::commands::Run;
 use crate::config::cluster::ClusterConfig;
 use crate::config::{self, Config, Environment};
@@ -68,7 +69,7 @@ async fn in_cluster(args: &Args, run: &Run, config: &ClusterConfig) -> Result<Ex
     };
     let answer = Answer { env: args.env.clone(), url: forward.url().to_string() };
     let code = run.answer(&answer)?;
-    if let Ok(Some(login)) = login::live(&cluster).await {
+    if let Some(login) = cluster.deployment().await.ok().flatten().as_ref().and_then(Login::of) {
         run.ui.step("Login", login.words(&cluster.context, &cluster.namespace));
     }
     run.ui.step("Forwarding", "until Ctrl-C");

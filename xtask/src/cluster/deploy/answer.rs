@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Course, Ending, Wanted};
-use crate::cluster::Cluster;
 use crate::cluster::diff::Change;
 use crate::cluster::plan::Step;
+use crate::cluster::{Cluster, connect};
 use crate::commands::Run;
 use crate::error::{Kind, Result};
 use crate::mlflow::smoke::SmokeReport;
@@ -83,7 +83,7 @@ impl Answer {
 impl Report for Answer {
     fn human(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let Some(ending) = &self.ending else { return self.planned(out) };
-        let place = format!("namespace {} of context {}", self.namespace, self.context);
+        let place = connect::place(&self.context, &self.namespace);
         let version = self.version.as_deref().map_or(String::new(), |version| format!(" (MLflow {version})"));
         if let Some(cause) = ending.cause() {
             writeln!(out, "{cause}\n")?;

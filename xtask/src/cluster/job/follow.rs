@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::judge::{Look, Memory, State, judge};
 use crate::cluster::rollout::{Cause, Code, clean};
-use crate::cluster::{CONTAINER, Cluster, NAME, call, failure};
+use crate::cluster::{CONTAINER, Cluster, call, failure};
 use crate::commands::Run;
 use crate::error::{Error, Kind, Result};
 
@@ -39,11 +39,8 @@ const JOB: &str = "batch.kubernetes.io/job-name";
 /// # Errors
 /// `Check` where nothing is deployed.
 pub async fn deployment(cluster: &Cluster, env: &str) -> Result<Deployment> {
-    let deployments = cluster.api::<Deployment>();
-    let found = call::repeat(QUESTION, || deployments.get_opt(NAME)).await;
-    found.map_err(|error| failure::explain(cluster, "read the Deployment", error))?.ok_or_else(|| {
-        let place = format!("namespace {} of context {}", cluster.namespace, cluster.context);
-        Error::new(Kind::Check, format!("nothing is deployed in {place}: only its pods reach the database"))
+    cluster.deployment().await?.ok_or_else(|| {
+        Error::new(Kind::Check, format!("nothing is deployed in {}: only its pods reach the database", cluster.place()))
             .hint(format!("deploy first: cargo xtask deploy --env {env}"))
     })
 }

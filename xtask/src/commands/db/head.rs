@@ -3,11 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::cache::Cache;
+use super::Wanted;
 use crate::commands::Run;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::Result;
-use crate::local::source::Source;
 use crate::report::Report;
 use crate::schema::{Revisions, Schema};
 
@@ -16,19 +15,13 @@ use crate::schema::{Revisions, Schema};
 /// It is read from the image's layers: nothing is started, and no database is asked.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The environment in deploy.toml whose image it is.
-    #[arg(long, default_value = config::LOCAL)]
-    env: String,
-    /// An image: REGISTRY/PATH@sha256:DIGEST, REGISTRY/PATH:TAG or oci:DIR [default: what the locks
-    /// describe].
-    #[arg(long, value_name = "IMAGE")]
-    image: Option<Source>,
+    #[command(flatten)]
+    wanted: Wanted,
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let config = Config::load(&args.env)?;
-    let cache = Cache::open()?;
-    let (image, schema) = super::schema_of(run, &config, &cache, args.image.unwrap_or(Source::Build)).await?;
+    let config = Config::load(&args.wanted.env)?;
+    let (image, schema) = super::schema_of(run, &config, args.wanted.image).await?;
     let Schema { tracking, login } = &schema;
     run.answer(&Answer { image, tracking: tracking.into(), login: login.as_ref().map(Head::from) })
 }

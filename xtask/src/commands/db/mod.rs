@@ -10,7 +10,7 @@ use mlflow_image::Platform;
 use crate::builders::draft::Options;
 use crate::cache::Cache;
 use crate::commands::Run;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
 use crate::local::source::Source;
 use crate::registry::{Access, Client, CredentialSource, Reference};
@@ -29,6 +29,18 @@ enum Command {
     Head(head::Args),
 }
 
+/// The image whose schema is asked for.
+#[derive(clap::Args)]
+struct Wanted {
+    /// The environment in deploy.toml.
+    #[arg(long, default_value = config::LOCAL)]
+    env: String,
+    /// The image: REGISTRY/PATH@sha256:DIGEST, REGISTRY/PATH:TAG or oci:DIR [default: what the locks
+    /// describe, as for deploy].
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<Source>,
+}
+
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     match args.command {
         Command::Status(args) => status::run(args, run).await,
@@ -37,8 +49,9 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
 }
 
 /// An image's name, by digest, and the schema that its MLflow works with.
-async fn schema_of(run: &Run, config: &Config, cache: &Cache, source: Source) -> Result<(String, Schema)> {
-    match source {
+async fn schema_of(run: &Run, config: &Config, image: Option<Source>) -> Result<(String, Schema)> {
+    let cache = &Cache::open()?;
+    match image.unwrap_or(Source::Build) {
         Source::Build => {
             let (digest, schema) = schema::image::to_be_built(run, config, &Options::new(config), cache).await?;
             Ok((digest.to_string(), schema))

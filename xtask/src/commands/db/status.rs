@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 
-use crate::cache::Cache;
+use super::Wanted;
 use crate::cluster::{CONTAINER, Cluster, job};
 use crate::commands::Run;
 use crate::config::cluster::ClusterConfig;
-use crate::config::{self, Config, Environment, LocalConfig};
+use crate::config::{Config, Environment, LocalConfig};
 use crate::error::{Kind, Result};
 use crate::local::server;
-use crate::local::source::Source;
 use crate::local::state::Home;
 use crate::report::{self, Report};
 use crate::schema::status::{self, Found};
@@ -30,28 +29,23 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// is ahead of the image, 0 when they fit.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The environment in deploy.toml.
-    #[arg(long, default_value = config::LOCAL)]
-    env: String,
-    /// The image: REGISTRY/PATH@sha256:DIGEST, REGISTRY/PATH:TAG or oci:DIR [default: what the locks
-    /// describe, as for deploy].
-    #[arg(long, value_name = "IMAGE")]
-    image: Option<Source>,
+    #[command(flatten)]
+    wanted: Wanted,
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let config = Config::load(&args.env)?;
+    let Wanted { env, image } = args.wanted;
+    let config = Config::load(&env)?;
     let asked = match config.environment()? {
-        Environment::Local(local) => on_this_machine(&args.env, local)?,
-        Environment::Cluster(settings) => in_cluster(&args.env, run, settings).await?,
+        Environment::Local(local) => on_this_machine(&env, local)?,
+        Environment::Cluster(settings) => in_cluster(&env, run, settings).await?,
     };
-    let cache = Cache::open()?;
     let (image, schema) = tokio::select! {
         () = run.cancel.cancelled() => return Err(Run::interrupted()),
-        told = super::schema_of(run, &config, &cache, args.image.unwrap_or(Source::Build)) => told?,
+        told = super::schema_of(run, &config, image) => told?,
     };
     let stores = asked.found.into_iter().map(|found| Line::of(found, &schema)).collect();
-    let answer = Answer { env: args.env, place: asked.place, image, runs: asked.runs, stores };
+    let answer = Answer { env, place: asked.place, image, runs: asked.runs, stores };
     run.answer(&answer)?;
     Ok(answer.failure().map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.exit_code())))
 }
@@ -81,8 +75,7 @@ async fn in_cluster(env: &str, run: &Run, settings: &ClusterConfig) -> Result<As
     let command = ["python", "-c", status::PROGRAM].map(str::to_owned).to_vec();
     let job = job::build(&deployment, &job::Task { name: "schema", command, deadline: DEADLINE })?;
     let lines = job::run(run, &cluster, &job, "ask the database for its schema").await?;
-    let place = format!("namespace {} of context {}", cluster.namespace, cluster.context);
-    Ok(Asked { place, runs: running_image(&deployment), found: status::read(&lines)? })
+    Ok(Asked { place: cluster.place(), runs: running_image(&deployment), found: status::read(&lines)? })
 }
 
 fn running_image(deployment: &Deployment) -> Option<String> {

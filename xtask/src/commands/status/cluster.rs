@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::cluster::Cluster;
 use crate::cluster::release::Release;
 use crate::cluster::status::{self, Drift, Running};
+use crate::cluster::{Cluster, connect};
 use crate::commands::Run;
 use crate::config::cluster::ClusterConfig;
 use crate::error::{Kind, Result};
@@ -63,7 +63,7 @@ struct Answer {
 impl Report for Answer {
     fn human(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let Self { env, running, .. } = self;
-        let place = format!("namespace {} of context {}", self.namespace, self.context);
+        let place = connect::place(&self.context, &self.namespace);
         if !self.deployed {
             writeln!(out, "{env:10} nothing is deployed in {place}")?;
         } else {
