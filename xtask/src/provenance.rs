@@ -18,13 +18,17 @@ pub struct Provenance {
 impl Provenance {
     /// As the environment, this machine and the checkout at `root` say.
     pub fn of(root: &Path) -> Self {
-        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
             by: var("GITHUB_ACTOR").unwrap_or_else(user),
             commit: commit(root).or_else(|| var("GITHUB_SHA")),
             run: workflow_run(var),
         }
     }
+}
+
+/// A variable of the environment that says something.
+fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// The address of the GitHub Actions run
@@ -41,7 +45,7 @@ pub fn host() -> String {
 
 /// As the login says, else as this machine knows the user.
 pub fn user() -> String {
-    let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
+    let named = ["USER", "LOGNAME"].into_iter().find_map(var);
     let uid = nix::unistd::getuid();
     let known = || nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
     named.or_else(known).unwrap_or_else(|| format!("user {uid}"))
@@ -73,7 +77,6 @@ impl Source {
     /// The checkout at `root`; `None` where git knows none.
     pub fn of(root: &Path) -> Option<Self> {
         let commit = commit(root)?;
-        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let workflow = || Some(format!("{}/{}", var("GITHUB_SERVER_URL")?, var("GITHUB_REPOSITORY")?));
         let origin = || repository(&git(root, &["remote", "get-url", "origin"])?);
         let modified = git(root, &["status", "--porcelain"]).is_none_or(|changes| !changes.is_empty());
@@ -99,7 +102,6 @@ fn repository(remote: &str) -> Option<String> {
 /// Who builds, as a URI: a workflow by its file and branch, as in the certificate that it can get for a
 /// signature, or somebody's machine.
 pub fn builder() -> String {
-    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     workflow_ref(var).unwrap_or_else(|| ON_A_MACHINE.to_owned())
 }
 

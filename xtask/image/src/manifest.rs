@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dockerfile::Metadata;
 use crate::lock::LayerInfo;
@@ -186,6 +186,17 @@ struct RootFs {
     #[serde(rename = "type")]
     kind: &'static str,
     diff_ids: Vec<Digest>,
+}
+
+/// A config's history as it is read (image-spec, config.md, "history"): how a layer was made.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Made {
+    /// The command, or what a builder says of it.
+    #[serde(default)]
+    pub created_by: String,
+    /// Whether it made no layer.
+    #[serde(default)]
+    pub empty_layer: bool,
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::{Compression, GzBuilder};
 use mlflow_image::lock::{LayerInfo, LayerKind};
-use mlflow_image::manifest::{self, Document};
+use mlflow_image::manifest::{self, Document, Made};
 use mlflow_image::plan::Format;
 use mlflow_image::{Digest, HashWriter, Platform};
 use serde::{Deserialize, Serialize};
@@ -138,20 +138,12 @@ struct Config {
     os: String,
     rootfs: RootFs,
     #[serde(default)]
-    history: Vec<History>,
+    history: Vec<Made>,
 }
 
 #[derive(Deserialize)]
 struct RootFs {
     diff_ids: Vec<Digest>,
-}
-
-#[derive(Deserialize)]
-struct History {
-    #[serde(default)]
-    created_by: String,
-    #[serde(default)]
-    empty_layer: bool,
 }
 
 /// `manifest.json` of `docker save`.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mlflow_image::find::Found;
+use mlflow_image::manifest::Made;
 use serde::Deserialize;
 
 use super::{Revisions, Schema, Store};
@@ -12,15 +13,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Deserialize)]
 struct Config {
     #[serde(default)]
-    history: Option<Vec<History>>,
-}
-
-#[derive(Deserialize)]
-struct History {
-    #[serde(default)]
-    created_by: String,
-    #[serde(default)]
-    empty_layer: bool,
+    history: Option<Vec<Made>>,
 }
 
 /// The layers that may hold MLflow, the topmost first. Our own builder notes in the history which
