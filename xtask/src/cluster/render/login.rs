@@ -48,3 +48,50 @@ fn probe(container: &mut Container) {
         action.path = Some(READY.to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::secrets::SecretText;
+    use super::super::tests::{IMAGE, container, env, kubernetes, named, objects, root, secrets};
+    use super::super::{Inputs, Manifests, SECRET, Secrets, render};
+    use crate::cluster::{CONTAINER, ObjectKind};
+    use crate::config::cluster::{Login, Secret as Source};
+    use crate::error::Kind;
+
+    #[test]
+    fn a_login_starts_the_server_in_its_own_way_and_is_in_no_configmap() {
+        let mut config = kubernetes();
+        let plain = objects(&config, &secrets());
+        assert_eq!(container(&plain, "containers", CONTAINER)["command"], Value::Null);
+        config.access.login = Login::Basic { password: None };
+        let found = objects(&config, &secrets());
+        let server = container(&found, "containers", CONTAINER);
+        assert_eq!(server["command"], serde_json::json!(["python", "-m", "mlflow_server_login"]));
+        assert_eq!(server["args"], serde_json::json!(["server"]));
+        assert_eq!(server["readinessProbe"]["httpGet"]["path"], "/ready");
+        assert_eq!(server["livenessProbe"]["httpGet"]["path"], "/health");
+        let variables = env(server);
+        let has = |variable: &str| variables.iter().any(|known| known == variable);
+        assert!(has("MLFLOW_AUTH_ADMIN_PASSWORD<mlflow-login/admin-password"), "{variables:?}");
+        assert!(has("MLFLOW_FLASK_SERVER_SECRET_KEY<mlflow-login/secret-key"), "{variables:?}");
+        // What is made at random is no part of a release.
+        assert_eq!(named(&found, ObjectKind::Secret, "mlflow-login"), "");
+
+        config.access.login = Login::Basic { password: Some(Source::Variable("PW".to_owned())) };
+        let named_by_user = Secrets { admin: Some(SecretText::new("hunter2hunter2")), ..secrets() };
+        let found = objects(&config, &named_by_user);
+        let secret = named(&found, ObjectKind::Secret, SECRET);
+        assert_ne!(secret, named(&plain, ObjectKind::Secret, SECRET), "a new password is a new release");
+        let variables = env(container(&found, "containers", CONTAINER));
+        assert!(variables.contains(&format!("MLFLOW_AUTH_ADMIN_PASSWORD<{secret}/admin-password")), "{variables:?}");
+
+        let mut manifests = Manifests::read(&root()).unwrap();
+        let pod = manifests.deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        pod.containers[0].command = Some(vec!["mine".to_owned()]);
+        let inputs = Inputs { env: "test", config: &config, image: IMAGE, version: None, secrets: &named_by_user };
+        let error = render(&manifests, &inputs).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input, "{error}");
+    }
+}

@@ -15,7 +15,7 @@ use crate::config::cluster::{
     ServerConfig,
 };
 
-const IMAGE: &str =
+pub const IMAGE: &str =
     "registry.example.com/mlflow/server@sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
 /// An environment of kind `kubernetes`.
@@ -63,15 +63,15 @@ pub fn cloud_sql() -> ClusterConfig {
     }
 }
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").to_path_buf()
 }
 
-fn secrets() -> Secrets {
+pub fn secrets() -> Secrets {
     Secrets { database: Some(SecretText::new("postgresql://u:hunter2@db/mlflow")), ..Secrets::default() }
 }
 
-fn objects(config: &ClusterConfig, secrets: &Secrets) -> Vec<Object> {
+pub fn objects(config: &ClusterConfig, secrets: &Secrets) -> Vec<Object> {
     let manifests = Manifests::read(&root()).unwrap();
     render(&manifests, &Inputs { env: "test", config, image: IMAGE, version: Some("3.17.2"), secrets }).unwrap()
 }
@@ -80,13 +80,13 @@ fn find(objects: &[Object], kind: ObjectKind) -> &Value {
     &objects.iter().find(|object| object.kind == kind).unwrap_or_else(|| panic!("no {kind}")).value
 }
 
-fn container<'a>(objects: &'a [Object], list: &str, name: &str) -> &'a Value {
+pub fn container<'a>(objects: &'a [Object], list: &str, name: &str) -> &'a Value {
     let containers = find(objects, ObjectKind::Deployment)["spec"]["template"]["spec"][list].as_array().unwrap();
     containers.iter().find(|container| container["name"] == name).unwrap()
 }
 
 /// `NAME=VALUE`, or `NAME<SECRET/KEY`.
-fn env(container: &Value) -> Vec<String> {
+pub fn env(container: &Value) -> Vec<String> {
     let one = |variable: &Value| {
         let name = variable["name"].as_str().unwrap();
         match (variable["value"].as_str(), &variable["valueFrom"]["secretKeyRef"]) {
@@ -98,43 +98,7 @@ fn env(container: &Value) -> Vec<String> {
     container["env"].as_array().unwrap().iter().map(one).collect()
 }
 
-#[test]
-fn a_login_starts_the_server_in_its_own_way_and_is_in_no_configmap() {
-    use crate::config::cluster::Login;
-    let mut config = kubernetes();
-    let plain = objects(&config, &secrets());
-    assert_eq!(container(&plain, "containers", CONTAINER)["command"], Value::Null);
-    config.access.login = Login::Basic { password: None };
-    let found = objects(&config, &secrets());
-    let server = container(&found, "containers", CONTAINER);
-    assert_eq!(server["command"], serde_json::json!(["python", "-m", "mlflow_server_login"]));
-    assert_eq!(server["args"], serde_json::json!(["server"]));
-    assert_eq!(server["readinessProbe"]["httpGet"]["path"], "/ready");
-    assert_eq!(server["livenessProbe"]["httpGet"]["path"], "/health");
-    let variables = env(server);
-    let has = |variable: &str| variables.iter().any(|known| known == variable);
-    assert!(has("MLFLOW_AUTH_ADMIN_PASSWORD<mlflow-login/admin-password"), "{variables:?}");
-    assert!(has("MLFLOW_FLASK_SERVER_SECRET_KEY<mlflow-login/secret-key"), "{variables:?}");
-    // What is made at random is no part of a release.
-    assert_eq!(named(&found, ObjectKind::Secret, "mlflow-login"), "");
-
-    config.access.login = Login::Basic { password: Some(Source::Variable("PW".to_owned())) };
-    let named_by_user = Secrets { admin: Some(SecretText::new("hunter2hunter2")), ..secrets() };
-    let found = objects(&config, &named_by_user);
-    let secret = named(&found, ObjectKind::Secret, SECRET);
-    assert_ne!(secret, named(&plain, ObjectKind::Secret, SECRET), "a new password is a new release");
-    let variables = env(container(&found, "containers", CONTAINER));
-    assert!(variables.contains(&format!("MLFLOW_AUTH_ADMIN_PASSWORD<{secret}/admin-password")), "{variables:?}");
-
-    let mut manifests = Manifests::read(&root()).unwrap();
-    let pod = manifests.deployment.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
-    pod.containers[0].command = Some(vec!["mine".to_owned()]);
-    let inputs = Inputs { env: "test", config: &config, image: IMAGE, version: None, secrets: &named_by_user };
-    let error = render(&manifests, &inputs).unwrap_err();
-    assert_eq!(error.kind(), Kind::Input, "{error}");
-}
-
-fn named(objects: &[Object], kind: ObjectKind, start: &str) -> String {
+pub fn named(objects: &[Object], kind: ObjectKind, start: &str) -> String {
     let names = objects.iter().filter(|object| object.kind == kind).map(Object::name);
     names.filter(|name| name.starts_with(start)).collect::<Vec<_>>().join(" ")
 }
