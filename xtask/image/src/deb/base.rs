@@ -30,6 +30,9 @@ const DROPPED: [&str; 12] = [
     "usr/lib/tmpfiles.d/",
 ];
 
+/// Stands for what is in a folder.
+const INSIDE: &str = "x";
+
 /// User and group of the server, and its home.
 const NONROOT: u32 = 65532;
 
@@ -55,7 +58,18 @@ fn is_kept(path: &str) -> bool {
     }
     // Converters for iconv(3), which Python does not use: its codecs are its own.
     let converters = path.starts_with("usr/lib/") && path.split('/').nth(3) == Some("gconv");
-    !converters && !DROPPED.iter().any(|folder| path.starts_with(folder))
+    !converters && !is_spare_postgresql(&path) && !DROPPED.iter().any(|folder| path.starts_with(folder))
+}
+
+/// Of PostgreSQL's programs those for backups are kept; psql, for one, would not start without readline.
+fn is_spare_postgresql(path: &str) -> bool {
+    let Some(below) = path.strip_prefix("usr/lib/postgresql/") else { return false };
+    match below.split('/').collect::<Vec<_>>()[..] {
+        // The folder itself is asked for by something in it.
+        [_, "bin", name] => !["pg_dump", "pg_restore", INSIDE].contains(&name),
+        [_, _, ..] => !below.ends_with(&format!("/{INSIDE}")) || below.contains("/lib/"),
+        _ => false,
+    }
 }
 
 fn add_package(tree: &mut Tree, package: &DebPackage, bytes: &[u8]) -> Result<()> {
@@ -64,7 +78,8 @@ fn add_package(tree: &mut Tree, package: &DebPackage, bytes: &[u8]) -> Result<()
     let mut hardlinks = Vec::new();
     for entry in deb.entries {
         let path = merged(&entry.path);
-        if matches!(entry.kind, Data::Dir) && (MERGED.contains(&entry.path.as_str()) || !is_kept(&format!("{path}/x")))
+        if matches!(entry.kind, Data::Dir)
+            && (MERGED.contains(&entry.path.as_str()) || !is_kept(&format!("{path}/{INSIDE}")))
         {
             continue;
         }
@@ -248,6 +263,13 @@ mod tests {
             ("usr/bin/python3.13", true),
             ("usr/lib/x86_64-linux-gnu/gconv/BIG5.so", false),
             ("usr/lib/x86_64-linux-gnu/libc.so.6", true),
+            ("usr/lib/postgresql/17/bin/pg_dump", true),
+            ("usr/lib/postgresql/17/bin/pg_restore", true),
+            ("usr/lib/postgresql/17/bin/psql", false),
+            ("usr/lib/postgresql/17/bin/x", true),
+            ("usr/lib/postgresql/17/x", true),
+            ("usr/lib/postgresql/17/lib/x", false),
+            ("usr/lib/postgresql/17/lib/pgxs/src/Makefile.port", false),
         ] {
             assert_eq!(is_kept(path), expected, "{path}");
         }
