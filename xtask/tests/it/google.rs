@@ -16,7 +16,7 @@ use testbed::Home;
 use testbed::google::{Google, Options, Project};
 
 /// The project of these tests.
-const PROJECT: &str = "testbed-project";
+pub const PROJECT: &str = "testbed-project";
 const REGION: &str = "europe-west4";
 
 /// APIs that the tests use, without their domain.
@@ -35,7 +35,7 @@ const APIS: &[&str] = &[
 ];
 
 /// A project in which everything is enabled.
-fn enabled() -> Project {
+pub fn enabled() -> Project {
     let enabled = APIS.iter().map(|api| format!("{api}.googleapis.com")).collect();
     Project { enabled, ..Project::new(PROJECT) }
 }
@@ -103,7 +103,7 @@ impl Cloud {
 }
 
 /// Calls as the owner, without a client.
-trait Calls {
+pub trait Calls {
     /// The answer, which must be a success.
     fn ask(&self, method: &str, path: &str, body: Value) -> Value;
     /// As `ask`, and waits for the operation that comes of it.

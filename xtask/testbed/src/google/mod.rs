@@ -34,6 +34,7 @@ mod proxy;
 mod roles;
 mod server;
 mod sql;
+mod sql_backups;
 mod sql_rules;
 mod sql_users;
 mod state;

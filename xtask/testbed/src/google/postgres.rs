@@ -1,7 +1,11 @@
 //! The real PostgreSQL behind Cloud SQL.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::str::FromStr as _;
 
+use bytes::Bytes;
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::core::Core;
@@ -100,6 +104,51 @@ pub(crate) async fn create_user(core: &Core, user: &User<'_>) -> Outcome<()> {
 pub(crate) async fn drop_database(core: &Core, name: &str) -> Outcome<()> {
     let Some(client) = connect(core).await? else { return Ok(()) };
     run(&client, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name))).await
+}
+
+/// All of a database, as PostgreSQL's own program gives it; nothing without a server.
+pub(crate) async fn dump(core: &Core, name: &str) -> Outcome<Bytes> {
+    let Some(config) = config(core) else { return Ok(Bytes::new()) };
+    program(&config, "pg_dump", &["--format=custom"], name, Bytes::new()).await
+}
+
+/// Puts what [`dump`] gave in the place of a database, whoever is connected to it.
+pub(crate) async fn bring_back(core: &Core, name: &str, content: Bytes) -> Outcome<()> {
+    let Some(config) = config(core) else { return Ok(()) };
+    drop_database(core, name).await?;
+    create_database(core, name).await?;
+    program(&config, "pg_restore", &["--exit-on-error", "--single-transaction"], name, content).await.map(drop)
+}
+
+/// Runs a program of PostgreSQL's; what it prints.
+async fn program(config: &Config, program: &str, options: &[&str], name: &str, input: Bytes) -> Outcome<Bytes> {
+    let mut command = crate::command(program);
+    let host = config.get_hosts().iter().find_map(|host| match host {
+        Host::Tcp(host) => Some(host.clone()),
+        _ => None,
+    });
+    command.args(options).arg(format!("--dbname={name}"));
+    command
+        .env("PGHOST", host.unwrap_or_default())
+        .env("PGPORT", config.get_ports().first().unwrap_or(&5432).to_string());
+    command.env("PGUSER", config.get_user().unwrap_or_default());
+    command.env("PGPASSWORD", String::from_utf8_lossy(config.get_password().unwrap_or_default()).as_ref());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let failed = |why: String| Failure::invalid(format!("Invalid request: {program}: {why}")).reason("invalid");
+    let ran = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn()?;
+        let mut stdin = child.stdin.take();
+        let feeding = std::thread::spawn(move || stdin.take().map(|mut stdin| stdin.write_all(&input)));
+        let output = child.wait_with_output();
+        // A program that has failed may have read a part only; it says so itself.
+        let _ = feeding.join();
+        output
+    });
+    let output = ran.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    match output.status.success() {
+        true => Ok(output.stdout.into()),
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
 }
 
 /// Removes a user.

@@ -16,7 +16,7 @@ use super::state::{Session, State, now};
 pub(crate) const INSTANCES: &str = "sql.instances";
 pub(crate) const DATABASES: &str = "sql.databases";
 pub(crate) const USERS: &str = "sql.users";
-const BACKUPS: &str = "sql.backupRuns";
+pub(crate) const BACKUPS: &str = "sql.backupRuns";
 
 /// Answers a call.
 pub(crate) async fn serve(core: &Arc<Core>, call: &Call) -> Outcome<Reply> {
@@ -51,7 +51,12 @@ pub(crate) async fn serve(core: &Arc<Core>, call: &Call) -> Outcome<Reply> {
         (_, ["instances", instance, "users", rest @ ..], "") => {
             super::sql_users::serve(core, call, &project, instance, rest).await
         }
-        (_, ["instances", instance, "backupRuns", rest @ ..], "") => backups(core, call, &project, instance, rest),
+        (_, ["instances", instance, "backupRuns", rest @ ..], "") => {
+            super::sql_backups::serve(core, call, &project, instance, rest).await
+        }
+        ("POST", ["instances", instance, "restoreBackup"], "") => {
+            super::sql_backups::restore(core, call, &project, instance).await
+        }
         ("GET", ["operations"], "") => {
             let wanted = call.query("instance").map(str::to_owned);
             let mut items = core.state().operations(Style::Sql, &format!("projects/{project}/"));
@@ -272,6 +277,7 @@ async fn delete(core: &Arc<Core>, call: &Call, project: &str, id: &str) -> Outco
             all.retain(|found, _| !found.starts_with(&format!("{name}/")));
         }
     }
+    state.kept.retain(|found, _| !found.starts_with(&format!("{name}/")));
     state.retired.insert(name.clone());
     state.get_mut(INSTANCES, &name).expect("it was found")["state"] = "PENDING_DELETE".into();
     Ok(begin(core, &mut state, call, project, id, "DELETE", Effect::Remove(INSTANCES, name), Effect::None))
@@ -375,35 +381,6 @@ async fn databases(core: &Arc<Core>, call: &Call, project: &str, instance: &str,
             let mut state = core.state();
             let effect = Effect::Remove(DATABASES, full);
             Ok(begin(core, &mut state, call, project, instance, "DELETE_DATABASE", effect, Effect::None))
-        }
-        _ => Err(call.unknown()),
-    }
-}
-
-fn backups(core: &Core, call: &Call, project: &str, instance: &str, rest: &[&str]) -> Outcome<Reply> {
-    let parent = format!("projects/{project}/instances/{instance}");
-    let mut state = core.state();
-    match (call.method.as_str(), rest) {
-        ("GET", []) => {
-            find(&state, &parent)?;
-            let items = state.list(BACKUPS, &format!("{parent}/"));
-            Ok(json!({ "kind": "sql#backupRunsList", "items": items }).into())
-        }
-        ("POST", []) => {
-            idle(&state, &parent)?;
-            let id = 1_700_000_000_000 + state.next();
-            let name = format!("{parent}/backupRuns/{id}");
-            let run = json!({ "kind": "sql#backupRun", "id": id.to_string(), "instance": instance, "status": "RUNNING",
-                "type": "ON_DEMAND", "enqueuedTime": now(), "startTime": now(), "windowStartTime": now(),
-                "description": call.json()?["description"] });
-            state.put(BACKUPS, name.clone(), run);
-            let effect = Effect::Set(BACKUPS, name.clone(), json!({ "status": "SUCCESSFUL", "endTime": now() }));
-            let on_failure = Effect::Set(BACKUPS, name, json!({ "status": "FAILED" }));
-            Ok(begin(core, &mut state, call, project, instance, "BACKUP_VOLUME", effect, on_failure))
-        }
-        ("GET", [id]) => {
-            let found = state.get(BACKUPS, &format!("{parent}/backupRuns/{id}")).cloned();
-            found.map(Reply::from).ok_or_else(|| Failure::not_found("The backup run does not exist."))
         }
         _ => Err(call.unknown()),
     }

@@ -60,6 +60,8 @@ pub(crate) struct State {
     /// Passwords of the roles of IAM users in PostgreSQL, by role.
     pub(crate) role_passwords: BTreeMap<String, String>,
     pub(crate) contents: BTreeMap<(String, String), Bytes>,
+    /// What the databases of a Cloud SQL instance held, by the backup's name: their names and dumps.
+    pub(crate) kept: BTreeMap<String, Vec<(String, Bytes)>>,
     pub(crate) uploads: BTreeMap<String, Upload>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) log: Vec<Entry>,

@@ -185,3 +185,42 @@ fn the_auth_proxy_logs_in_by_password_and_by_identity() {
     let log = serde_json::to_string(&google.log()).unwrap();
     assert!(!log.contains(&password), "a password is in the log");
 }
+
+#[test]
+fn a_backup_keeps_what_the_databases_hold_and_brings_it_back() {
+    let (Some(psql), Some(_)) = (require("psql", "postgresql-client"), require("pg_dump", "postgresql-client")) else {
+        return;
+    };
+    let home = Home::new();
+    let Some(postgres) = Postgres::start(&home) else { return };
+    let (uri, projects) = (Some(postgres.uri.clone()), vec![enabled()]);
+    let google = Google::start(Options { projects, postgres: uri, polls: 0, ..Options::default() });
+    google.instance("mlflow");
+    let instance = format!("sql/v1/projects/{PROJECT}/instances/mlflow");
+    google.wait("POST", &format!("{instance}/databases"), json!({ "name": "mlflow" }));
+    let query = |database: &str, text: &str| {
+        let mut command = home.command(&psql);
+        let server = postgres.uri.rsplit_once('/').unwrap().0;
+        command.args(["-X", "-A", "-t", "-q", "-c", text]).arg(format!("{server}/{database}"));
+        let output = command.stdin(Stdio::null()).output().expect("psql starts");
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    query("mlflow", "CREATE TABLE runs (id int); INSERT INTO runs VALUES (1), (2)");
+    google.wait("POST", &format!("{instance}/backupRuns"), json!({ "description": "ours" }));
+    let listed = google.ask("GET", &format!("{instance}/backupRuns"), Value::Null);
+    let run = &listed["items"][0];
+    assert_eq!((&run["description"], &run["status"]), (&json!("ours"), &json!("SUCCESSFUL")), "{listed}");
+
+    query("mlflow", "DELETE FROM runs; CREATE TABLE newer (id int)");
+    google.wait("POST", &format!("{instance}/databases"), json!({ "name": "later" }));
+    let context = json!({ "backupRunId": run["id"], "instanceId": "mlflow", "project": PROJECT });
+    google.wait("POST", &format!("{instance}/restoreBackup"), json!({ "restoreBackupContext": context }));
+    assert_eq!(query("mlflow", "SELECT count(*) FROM runs"), "2");
+    assert_eq!(query("mlflow", "SELECT to_regclass('newer') IS NULL"), "t");
+    assert_eq!(query("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'later'"), "0");
+
+    google.wait("DELETE", &format!("{instance}/backupRuns/{}", run["id"].as_str().unwrap()), Value::Null);
+    let listed = google.ask("GET", &format!("{instance}/backupRuns"), Value::Null);
+    assert!(listed["items"].as_array().is_none_or(Vec::is_empty), "{listed}");
+}
