@@ -2,6 +2,7 @@
 //!
 //! `main` parses, runs and maps the outcome to an exit code. Everything else is in [`commands`].
 
+mod backup;
 mod bench;
 mod builders;
 mod cache;

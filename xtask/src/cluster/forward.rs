@@ -24,6 +24,7 @@ use url::Url;
 use crate::commands::Run;
 use crate::error::{Context as _, Error, Kind, Result};
 
+use super::job::JOB;
 use super::target::{self, SELECTOR, Target};
 use super::{Cluster, PORT, call, failure};
 
@@ -56,13 +57,18 @@ impl Forward {
     /// `Check` when no pod is ready now, `Machine` for a port that is taken; `Forbidden`, `Auth` or
     /// `Remote` when the API server does not say which pods there are, or does not lead to them.
     pub async fn start(run: &Run, cluster: &Cluster, target: Target, port: Option<u16>) -> Result<Self> {
-        let pool = Pool {
-            run: run.clone(),
-            cluster: cluster.clone(),
-            pods: Api::namespaced(cluster.streams.clone(), &cluster.namespace),
-            target,
-            last: Mutex::default(),
-        };
+        Self::to(Pool::new(run, cluster, target, SELECTOR.to_owned(), PORT), port).await
+    }
+
+    /// The same on a free port, to a port of a Job's pod. A pod that has no probe is ready once it runs.
+    ///
+    /// # Errors
+    /// As [`Forward::start`].
+    pub async fn to_job(run: &Run, cluster: &Cluster, job: &str, pod_port: u16) -> Result<Self> {
+        Self::to(Pool::new(run, cluster, Target::Newest, format!("{JOB}={job}"), pod_port), None).await
+    }
+
+    async fn to(pool: Pool, port: Option<u16>) -> Result<Self> {
         // Rights are missing now or never.
         drop(pool.open().await?);
         let address = (Ipv4Addr::LOCALHOST, port.unwrap_or(0));
@@ -156,10 +162,26 @@ struct Pool {
     /// Through a client that waits for silent pods.
     pods: Api<Pod>,
     target: Target,
+    /// Which pods there are to choose from.
+    selector: String,
+    /// The port in them.
+    pod_port: u16,
     last: Mutex<Option<String>>,
 }
 
 impl Pool {
+    fn new(run: &Run, cluster: &Cluster, target: Target, selector: String, pod_port: u16) -> Self {
+        Self {
+            run: run.clone(),
+            cluster: cluster.clone(),
+            pods: Api::namespaced(cluster.streams.clone(), &cluster.namespace),
+            target,
+            selector,
+            pod_port,
+            last: Mutex::default(),
+        }
+    }
+
     /// A connection to the best pod that lets itself be reached now.
     async fn open(&self) -> Result<Opened> {
         let candidates = self.candidates().await?.map_err(|why| {
@@ -169,10 +191,10 @@ impl Pool {
         let mut refused = None;
         for pod in candidates {
             let doing = format!("forward a port to pod {pod}");
-            match call::once(QUESTION, self.pods.portforward(&pod, &[PORT])).await {
+            match call::once(QUESTION, self.pods.portforward(&pod, &[self.pod_port])).await {
                 Ok(forwarder) => {
                     self.announce(&pod);
-                    return Ok(Opened(forwarder));
+                    return Ok(Opened { forwarder, port: self.pod_port });
                 }
                 Err(error) => refused = Some(failure::explain(&self.cluster, &doing, error)),
             }
@@ -202,7 +224,7 @@ impl Pool {
         K::DynamicType: Default,
     {
         let api = self.cluster.api::<K>();
-        let params = ListParams::default().labels(SELECTOR);
+        let params = ListParams::default().labels(&self.selector);
         let listed = call::once(QUESTION, api.list(&params)).await;
         listed.map(|list| list.items).map_err(|error| failure::explain(&self.cluster, doing, error))
     }
@@ -218,11 +240,14 @@ impl Pool {
 }
 
 /// A connection to a pod; kube's own task ends with it.
-struct Opened(Portforwarder);
+struct Opened {
+    forwarder: Portforwarder,
+    port: u16,
+}
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.abort();
+        self.forwarder.abort();
     }
 }
 
@@ -257,7 +282,9 @@ impl Kept {
 /// Copies in both directions until the pod has said all, the client is gone, or the port-forward
 /// breaks. The end of what the client sends is not passed on: kube would close both directions.
 async fn pipe(client: &mut TcpStream, mut opened: Opened, kept: &Kept) -> Ended {
-    let (Some(stream), Some(error)) = (opened.0.take_stream(PORT), opened.0.take_error(PORT)) else {
+    let (Some(stream), Some(error)) =
+        (opened.forwarder.take_stream(opened.port), opened.forwarder.take_error(opened.port))
+    else {
         return Ended::Whole;
     };
     let (mut from_pod, mut to_pod) = tokio::io::split(stream);

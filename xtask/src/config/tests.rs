@@ -94,6 +94,7 @@ fn environment(kind: &str, table: &str, line: &str) -> String {
         ("artifacts", artifacts.to_owned()),
         ("env", String::new()),
         ("gc", String::new()),
+        ("backup", String::new()),
     ] {
         let dot = if name.is_empty() { "" } else { "." };
         // A line that sets a key again takes its place.
@@ -110,6 +111,21 @@ fn environment(kind: &str, table: &str, line: &str) -> String {
 fn cluster(kind: &str, table: &str, line: &str) -> Result<ClusterConfig> {
     let config = resolve(Path::new("/repo"), "e", &environment(kind, table, line), &|_| None, &|_| Ok(None))?;
     config.cluster().cloned()
+}
+
+#[test]
+fn backups_are_made_by_who_can_and_lie_beside_the_artifacts() {
+    use cluster::BackupMethod::{CloudSql, Dump};
+    let check = |kind: &str, table: &str, line: &str, method: cluster::BackupMethod, to: Option<&str>| {
+        let backup = cluster(kind, table, line).unwrap().backup;
+        assert_eq!((backup.method, backup.to.as_deref()), (method, to), "{kind} {line}");
+        assert_eq!((backup.keep, backup.deadline.as_secs()), (10, 3_600));
+    };
+    check("kubernetes", "", "", Dump, None);
+    check("kubernetes", "artifacts", "uri = \"gs://b/mlflow\"", Dump, Some("gs://b/mlflow-backups"));
+    check("kubernetes", "backup", "to = \"gs://c\"", Dump, Some("gs://c"));
+    check("gke", "", "", CloudSql, None);
+    check("gke", "backup", "method = \"dump\"", Dump, None);
 }
 
 #[test]
@@ -257,6 +273,12 @@ fn a_mistake_about_a_cluster_is_named() {
         ("kubernetes", "gc", "dry-run = true", "environment.e.gc.dry-run: there is no schedule"),
         ("kubernetes", "gc", "deadline = 1", "environment.e.gc.deadline: 1 seconds are out of range"),
         ("kubernetes", "gc", "older = \"30d\"", "unknown key environment.e.gc.older"),
+        ("kubernetes", "backup", "method = \"cloud-sql\"", "environment.e.backup.method: the database is no Cloud SQL"),
+        ("kubernetes", "backup", "method = \"copy\"", "environment.e.backup.method: \"copy\" is unknown"),
+        ("kubernetes", "backup", "to = \"gs://b/x\"", "environment.e.backup.to: all clients of the server read"),
+        ("kubernetes", "backup", "keep = 0", "environment.e.backup.keep: at least 1"),
+        ("gke", "backup", "deadline = 1", "environment.e.backup.deadline: 1 seconds are out of range"),
+        ("gke", "backup", "too = \"gs://c\"", "unknown key environment.e.backup.too"),
         ("kubernetes", "database", "instance = \"p:r:i\"", "secret is set too"),
         ("kubernetes", "database", "uri-file = \"a\"", "secret is set too"),
         ("kubernetes", "database", "uri = \"a\"", "unknown key environment.e.database.uri"),

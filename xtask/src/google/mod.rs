@@ -8,7 +8,7 @@ mod failure;
 pub mod gke_login;
 pub mod keys;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod token;
 
 pub use api::{Ask, Google, Repeat, Service};

@@ -16,6 +16,15 @@ use super::{Ask, Google, Repeat, Service, keys};
 
 const ACCOUNT: &str = "server@testbed-project.iam.gserviceaccount.com";
 
+/// A client of a fake Google.
+pub fn client(fake: &Fake) -> (Run, Google) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let run = Run { ui: Ui::silent(), cancel: CancellationToken::new(), offline: false };
+    let overrides = fake.gcloud_env().into_iter().filter(|(name, _)| name.contains("_OVERRIDES_")).collect();
+    let google = Google::at(&run, Login::given(Secret::new("a token of the test")), overrides).unwrap();
+    (run, google)
+}
+
 /// A fake Google with a service account, and a client of it.
 async fn world() -> (Fake, Google) {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -24,9 +33,7 @@ async fn world() -> (Fake, Google) {
     // It has a runtime of its own.
     let options = Options { projects: vec![project], ..Options::default() };
     let fake = tokio::task::block_in_place(|| Fake::start(options));
-    let run = Run { ui: Ui::silent(), cancel: CancellationToken::new(), offline: false };
-    let overrides = fake.gcloud_env().into_iter().filter(|(name, _)| name.contains("_OVERRIDES_")).collect();
-    let google = Google::at(&run, Login::given(Secret::new("a token of the test")), overrides).unwrap();
+    let (_, google) = client(&fake);
     let body = json!({ "accountId": "server", "serviceAccount": {} });
     let ask = Ask::post(
         Service::Iam,

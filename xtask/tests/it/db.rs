@@ -43,6 +43,13 @@ impl World {
         Some(Self { home, project, python, api })
     }
 
+    /// Adds to what deploy.toml says.
+    pub fn settings(&self, more: &str) {
+        let path = self.project.join("deploy.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, format!("{text}{more}")).unwrap();
+    }
+
     pub fn database(&self) -> String {
         format!("sqlite:///{}", self.home.file("mlflow.db").display())
     }

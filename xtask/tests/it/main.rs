@@ -1,5 +1,6 @@
 //! The integration tests.
 
+mod backup;
 mod bench;
 mod build;
 mod builders;

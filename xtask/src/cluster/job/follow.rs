@@ -32,7 +32,7 @@ const LOG_BYTES: i64 = 1 << 20;
 const SHOWN: usize = 5;
 
 /// The label by which the Job controller marks its pods.
-const JOB: &str = "batch.kubernetes.io/job-name";
+pub const JOB: &str = "batch.kubernetes.io/job-name";
 
 /// The server's Deployment, whose pods a Job's are like.
 ///

@@ -8,4 +8,4 @@ mod follow;
 mod judge;
 
 pub use build::{Task, build, spec};
-pub use follow::{deployment, run};
+pub use follow::{JOB, deployment, run};

@@ -11,8 +11,8 @@ use super::secrets::SecretText;
 use super::*;
 use crate::cluster::{CONTAINER, ObjectKind};
 use crate::config::cluster::{
-    Access, Artifacts, CloudSql, GcConfig, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret as Source,
-    ServerConfig,
+    Access, Artifacts, BackupConfig, BackupMethod, CloudSql, GcConfig, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig,
+    Secret as Source, ServerConfig,
 };
 
 pub const IMAGE: &str =
@@ -41,6 +41,7 @@ pub fn kubernetes() -> ClusterConfig {
         rollout: RolloutConfig { deadline: Duration::from_secs(300), soak: Duration::from_secs(5), keep: 3 },
         pull_secret: PullSecret::Never,
         gc: GcConfig::default(),
+        backup: BackupConfig { method: BackupMethod::Dump, to: None, keep: 10, deadline: Duration::from_secs(3_600) },
     }
 }
 

@@ -1,22 +1,29 @@
-//! `db`: the database's schema.
+//! `db`: the database's schema, and its backups.
 
+mod backup;
+mod backups;
+mod drill;
 mod head;
 mod status;
+mod verify;
 
 use std::process::ExitCode;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use mlflow_image::Platform;
 
 use crate::builders::draft::Options;
 use crate::cache::Cache;
+use crate::cluster::{Cluster, job};
 use crate::commands::Run;
-use crate::config::{self, Config};
+use crate::config::cluster::ClusterConfig;
+use crate::config::{self, Config, Environment};
 use crate::error::{Error, Kind, Result};
 use crate::local::source::Source;
 use crate::registry::{Access, Client, CredentialSource, Reference};
 use crate::schema::{self, Schema};
 
-/// The database's schema, and the one that an image's MLflow works with
+/// The database's schema, the one that an image's MLflow works with, and the database's backups
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -27,6 +34,10 @@ pub struct Args {
 enum Command {
     Status(status::Args),
     Head(head::Args),
+    Backup(backup::Args),
+    Backups(backups::Args),
+    Verify(verify::Args),
+    Drill(drill::Args),
 }
 
 /// The image whose schema is asked for.
@@ -45,6 +56,37 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     match args.command {
         Command::Status(args) => status::run(args, run).await,
         Command::Head(args) => head::run(args, run).await,
+        Command::Backup(args) => backup::run(args, run).await,
+        Command::Backups(args) => backups::run(args, run).await,
+        Command::Verify(args) => verify::run(args, run).await,
+        Command::Drill(args) => drill::run(args, run).await,
+    }
+}
+
+/// A server in a cluster, through whose pods its database is reached.
+struct Server {
+    settings: ClusterConfig,
+    cluster: Cluster,
+    deployment: Deployment,
+}
+
+impl Server {
+    /// # Errors
+    /// `Usage` for an environment on this machine, `Check` where nothing is deployed.
+    async fn of(env: &str) -> Result<Self> {
+        let config = Config::load(env)?;
+        let settings = match config.environment()? {
+            Environment::Cluster(settings) => settings.as_ref().clone(),
+            Environment::Local(_) => {
+                let message = format!("environment {env} is on this machine: its database is a file");
+                return Err(Error::new(Kind::Usage, message).hint(
+                    "name an environment in a cluster with --env; deploy copies the file before another image runs",
+                ));
+            }
+        };
+        let cluster = Cluster::connect(&settings).await?;
+        let deployment = job::deployment(&cluster, env).await?;
+        Ok(Self { settings, cluster, deployment })
     }
 }
 

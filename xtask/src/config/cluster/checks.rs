@@ -137,6 +137,37 @@ pub fn artifacts(text: &str) -> Result<(), String> {
     }
 }
 
+/// Where backups go unless someone says so: beside the artifacts. `None` where those have a whole bucket.
+pub fn beside(artifacts: &str) -> Option<String> {
+    let (scheme, rest) = artifacts.split_once("://")?;
+    let (bucket, path) = rest.trim_end_matches('/').split_once('/')?;
+    (!["http", "https"].contains(&scheme)).then(|| format!("{scheme}://{bucket}/{path}-backups"))
+}
+
+/// Where backups go: a store, or a folder that all pods share; not where clients of the server read.
+pub fn backups(text: &str, of_artifacts: &str) -> Result<(), String> {
+    match text.strip_prefix("file://") {
+        Some(folder) if folder.len() > 1 && folder.starts_with('/') => {}
+        Some(_) => return Err("it must name a folder of the pods': file:///PATH".to_owned()),
+        None => artifacts(text)?,
+    }
+    let parts =
+        |text: &'_ str| -> Vec<String> { text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect() };
+    let (here, there) = (parts(text), parts(of_artifacts));
+    if here.iter().any(|part| part == ".." || part == ".") {
+        return Err("it must be a plain path".to_owned());
+    }
+    if here.starts_with(&there) {
+        return Err("all clients of the server read what is below artifacts.uri, and a backup holds password \
+                    hashes: name a place outside of it"
+            .to_owned());
+    }
+    match there.starts_with(&here) {
+        true => Err("the artifacts are below it, and would all be listed: name a place of their own".to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// A host that clients name: a DNS name or address, perhaps with a port, perhaps `*.` before it.
 pub fn host(text: &str) -> Result<(), String> {
     let name = text.strip_prefix("*.").unwrap_or(text);
@@ -367,6 +398,38 @@ mod tests {
             let found = artifacts(text).err().unwrap_or_default();
             assert!(found.contains(why) && found.is_empty() == why.is_empty(), "{text}: {found}");
             assert!(!found.contains("pw"), "{found}");
+        }
+    }
+
+    #[test]
+    fn backups_lie_beside_the_artifacts() {
+        for (artifacts, expected) in [
+            ("gs://b/mlflow", Some("gs://b/mlflow-backups")),
+            ("gs://b/a/c/", Some("gs://b/a/c-backups")),
+            ("gs://b", None),
+            ("gs://b/", None),
+            ("s3://b/mlflow", Some("s3://b/mlflow-backups")),
+            ("https://h/mlflow", None),
+        ] {
+            let found = beside(artifacts);
+            assert_eq!(found.as_deref(), expected, "{artifacts}");
+            assert!(found.is_none_or(|found| backups(&found, artifacts).is_ok()), "{artifacts}");
+        }
+        for (to, artifacts, why) in [
+            ("gs://other", "gs://b", ""),
+            ("gs://b/backups", "gs://b/mlflow", ""),
+            ("file:///mnt/backups", "gs://b", ""),
+            ("gs://b", "gs://b", "password hashes"),
+            ("gs://b/x", "gs://b", "password hashes"),
+            ("gs://b//mlflow/x", "gs://b/mlflow/", "password hashes"),
+            ("gs://b/", "gs://b/mlflow", "would all be listed"),
+            ("gs://b/mlflow/../x", "gs://b/mlflow", "plain path"),
+            ("file://mnt", "gs://b", "file:///PATH"),
+            ("/mnt/backups", "gs://b", "do not share"),
+            ("gcs://b/x", "gs://b", "not a kind"),
+        ] {
+            let found = backups(to, artifacts).err().unwrap_or_default();
+            assert!(found.contains(why) && found.is_empty() == why.is_empty(), "{to}: {found}");
         }
     }
 

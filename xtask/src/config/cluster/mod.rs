@@ -50,6 +50,8 @@ pub struct ClusterConfig {
     pub pull_secret: PullSecret,
     /// When what deleted runs still hold is freed.
     pub gc: GcConfig,
+    /// How the database is backed up.
+    pub backup: BackupConfig,
 }
 
 /// The pods.
@@ -276,6 +278,34 @@ impl Default for GcConfig {
         let days = |days: u64| Duration::from_secs(days * 86_400);
         Self { schedule: None, older_than: days(30), dry_run: false, deadline: Duration::from_secs(3_600) }
     }
+}
+
+/// How the database is backed up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupConfig {
+    /// Who makes and keeps backups.
+    pub method: BackupMethod,
+    /// Where dumps go; `None`: nobody said, and nothing follows from where the artifacts are.
+    pub to: Option<String>,
+    /// How many backups `db backup` leaves.
+    pub keep: usize,
+    /// How long one may take, and how long bringing it back may.
+    pub deadline: Duration,
+}
+
+/// Who makes and keeps backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupMethod {
+    /// A pod like the server's, by pg_dump, into a store.
+    Dump,
+    /// Cloud SQL, of the whole instance.
+    CloudSql,
+}
+
+impl BackupMethod {
+    /// As it is written in `deploy.toml`.
+    pub const NAMES: [(&str, Self); 2] = [("dump", Self::Dump), ("cloud-sql", Self::CloudSql)];
 }
 
 /// Whether the cluster gets the credentials that pushed.

@@ -8,8 +8,8 @@ use crate::gc;
 
 use super::checks::{self, Unit};
 use super::{
-    Access, Artifacts, Client, CloudSql, ClusterConfig, ClusterKind, Database, Egress, GcConfig, Identity, Login,
-    Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret, ServerConfig,
+    Access, Artifacts, BackupConfig, BackupMethod, Client, CloudSql, ClusterConfig, ClusterKind, Database, Egress,
+    GcConfig, Identity, Login, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret, ServerConfig,
 };
 
 /// MiB of a server with one worker, and what each further one adds. Measured with MLflow 3.17.2 at
@@ -49,6 +49,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
         ClusterKind::Kubernetes if speaks_of_cloud_sql(table)? => cloud_sql(root, table, &artifacts.identity)?,
         ClusterKind::Kubernetes => uri(root, table)?,
     };
+    let backup = backup(table, &database, &artifacts.uri)?;
     Ok(ClusterConfig {
         kubeconfig,
         context,
@@ -62,6 +63,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
         rollout,
         pull_secret,
         gc,
+        backup,
     })
 }
 
@@ -202,6 +204,26 @@ fn gc(table: &mut Table<'_, '_>) -> Result<GcConfig> {
     table.finish()?;
     let older_than = gc::duration(&age).unwrap_or(default.older_than);
     Ok(GcConfig { schedule, older_than, dry_run, deadline })
+}
+
+fn backup(table: &mut Table<'_, '_>, database: &Database, artifacts: &str) -> Result<BackupConfig> {
+    let mut table = table.nested("backup")?;
+    let by_google = database.cloud_sql().is_some();
+    let method = table.choice("method", &BackupMethod::NAMES, if by_google { "cloud-sql" } else { "dump" })?;
+    if method == BackupMethod::CloudSql && !by_google {
+        return Err(table.refuse("method", "the database is no Cloud SQL instance").hint("write method = \"dump\""));
+    }
+    let to = table.string("to", checks::beside(artifacts))?;
+    if let Some(Err(why)) = to.as_deref().map(|to| checks::backups(to, artifacts)) {
+        return Err(table.refuse("to", why));
+    }
+    let keep: usize = table.integer("keep", Some(10_u16))?.unwrap_or(10).into();
+    if keep == 0 {
+        return Err(table.refuse("keep", "at least 1 is needed to go back to"));
+    }
+    let deadline = table.seconds("deadline", 3_600, 60..=86_400)?;
+    table.finish()?;
+    Ok(BackupConfig { method, to, keep, deadline })
 }
 
 fn artifacts(root: &Path, table: &mut Table<'_, '_>) -> Result<Artifacts> {

@@ -1,0 +1,97 @@
+//! Backups by pg_dump, in pods like the server's.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use serde::de::DeserializeOwned;
+
+use super::program::{self, Wish};
+use super::{Catalog, New, Restored, Taken, Verified};
+use crate::cluster::{Cluster, job};
+use crate::commands::Run;
+use crate::config::cluster::ClusterConfig;
+use crate::error::{Error, Kind, Result};
+
+/// What the Jobs are called.
+const TASK: &str = "backup";
+
+/// See [`super::take_and_prune`].
+pub async fn take(
+    run: &Run,
+    cluster: &Cluster,
+    settings: &ClusterConfig,
+    deployment: &Deployment,
+    new: &New,
+    keep: Option<usize>,
+) -> Result<Taken> {
+    let New { id, reason, image } = new;
+    let wish = wish("take", settings)?;
+    let wish = Wish { id: Some(id), reason: Some(reason), image: Some(image), keep, ..wish };
+    ask(run, cluster, settings, deployment, &wish, "back the database up").await
+}
+
+/// See [`super::list`].
+pub async fn list(run: &Run, cluster: &Cluster, settings: &ClusterConfig, deployment: &Deployment) -> Result<Catalog> {
+    ask(run, cluster, settings, deployment, &wish("list", settings)?, "list the backups").await
+}
+
+/// See [`super::verify`].
+pub async fn verify(
+    run: &Run,
+    cluster: &Cluster,
+    settings: &ClusterConfig,
+    deployment: &Deployment,
+    id: Option<&str>,
+) -> Result<Verified> {
+    let wish = Wish { id: known(id)?, ..wish("verify", settings)? };
+    ask(run, cluster, settings, deployment, &wish, "read the backup back").await
+}
+
+/// See [`super::restore`].
+pub async fn restore(
+    run: &Run,
+    cluster: &Cluster,
+    settings: &ClusterConfig,
+    deployment: &Deployment,
+    id: &str,
+) -> Result<Restored> {
+    let wish = Wish { id: known(Some(id))?, ..wish("restore", settings)? };
+    ask(run, cluster, settings, deployment, &wish, "restore the backup").await
+}
+
+/// What every action is told.
+///
+/// # Errors
+/// `Config` where nobody said where dumps go.
+pub fn wish<'a>(action: &'static str, settings: &'a ClusterConfig) -> Result<Wish<'a>> {
+    let to = settings.backup.to.as_deref().ok_or_else(|| {
+        let message = "nothing says where dumps go: the artifacts have the whole bucket, and all clients read that";
+        Error::new(Kind::Config, message)
+            .hint("name another bucket: to = \"gs://BUCKET/PATH\" in [environment.NAME.backup] of deploy.toml")
+    })?;
+    Ok(Wish { action, to, scratch: &settings.server.scratch, ..Wish::default() })
+}
+
+/// An id, if it can be one.
+///
+/// # Errors
+/// `Usage` for one that cannot.
+pub fn known(id: Option<&str>) -> Result<Option<&str>> {
+    match id.filter(|id| !program::is_id(id)) {
+        None => Ok(id),
+        Some(id) => {
+            Err(Error::new(Kind::Usage, format!("{id:?} is no backup's id")).hint("cargo xtask db backups lists them"))
+        }
+    }
+}
+
+async fn ask<T: DeserializeOwned>(
+    run: &Run,
+    cluster: &Cluster,
+    settings: &ClusterConfig,
+    deployment: &Deployment,
+    wish: &Wish<'_>,
+    what: &str,
+) -> Result<T> {
+    let task = job::Task { name: TASK, command: wish.command(), deadline: settings.backup.deadline };
+    let job = job::build(deployment, &task)?;
+    program::read(what, &job::run(run, cluster, &job, what).await?)
+}
