@@ -5,6 +5,7 @@
 mod ci;
 mod deploy;
 mod drift;
+mod drill;
 mod environments;
 mod infra;
 mod lint;
