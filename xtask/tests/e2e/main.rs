@@ -5,6 +5,7 @@
 //! own, never through the program under test.
 
 mod access;
+mod backup;
 mod bad_input;
 mod beside;
 mod cloud;

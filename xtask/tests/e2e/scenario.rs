@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::report::{Outcome, Row, tenths};
 use crate::stamp::Stamp;
 use crate::world::World;
-use crate::{Result, access, bad_input, cloud, faults, first_deploy, operations, rolling};
+use crate::{Result, access, backup, bad_input, cloud, faults, first_deploy, operations, rolling};
 
 /// What a scenario does.
 pub type Run = fn(&World) -> Result<Row>;
@@ -28,12 +28,13 @@ pub struct Scenario {
 
 /// All, the longest first: they decide when the last one ends.
 fn all() -> impl Iterator<Item = &'static Scenario> {
-    let groups: [&'static [Scenario]; 8] = [
+    let groups: [&'static [Scenario]; 9] = [
         rolling::SCENARIOS,
         first_deploy::SCENARIOS,
         access::SCENARIOS,
         faults::SCENARIOS,
         operations::SCENARIOS,
+        backup::SCENARIOS,
         bad_input::SCENARIOS,
         cloud::SCENARIOS,
         faults::ALONE,
