@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod install;
+#[cfg(target_os = "linux")]
+mod programs;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
     if !args.no_install {
         install::tools(run)?;
     }
+    #[cfg(target_os = "linux")]
+    let programs = programs::Programs::begin()?;
     let cargo = || Program::new(test::cargo()).dir(&root);
     run.ui.step("Checking", "formatting");
     cargo().args(["fmt", "--all", "--check"]).run().map_err(|error| explain(error, "run `cargo fmt --all`"))?;
@@ -33,8 +37,16 @@ pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
         .args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
         .run()
         .map_err(|error| explain(error, "mend what clippy names"))?;
+    // All at once, the end-to-end tests too: each program of tests is one crate, and compiled by one CPU.
+    run.ui.step("Building", "tests");
+    cargo()
+        .args(["test", "--workspace", "--no-run", "--quiet", "--lib", "--bins", "--test", "it", "--test", "e2e"])
+        .run()
+        .map_err(|error| explain(error, "mend what the compiler names"))?;
     run.ui.step("Running", "tests");
     let mut outcome = test::execute(None)?;
+    #[cfg(target_os = "linux")]
+    programs.end(run);
     run.ui.step("Running", "end-to-end tests");
     outcome.merge(e2e::execute(&e2e::Args::default())?);
     run.answer(&outcome)?;

@@ -45,13 +45,16 @@ pub fn execute(filter: Option<&str>) -> Result<Outcome> {
 
 /// Runs a program of tests and adds up what it says.
 pub fn count(program: Program) -> Result<Outcome> {
-    let skips = tempfile::NamedTempFile::new().on_machine(|| "cannot make a temporary file")?;
+    let file = || tempfile::NamedTempFile::new().on_machine(|| "cannot make a temporary file");
+    let (skips, left_out) = (file()?, file()?);
     let mut outcome = Outcome::default();
-    let status = program.env("XTASK_SKIPPED", skips.path()).dir(repo::root()?).stream(|line| {
+    let program = program.env("XTASK_SKIPPED", skips.path()).env("XTASK_LEFT_OUT", left_out.path());
+    let status = program.dir(repo::root()?).stream(|line| {
         println!("{line}");
         outcome.add(line);
     })?;
-    outcome.skips = read_skips(&std::fs::read_to_string(skips.path()).unwrap_or_default());
+    let told = |file: &tempfile::NamedTempFile| read_lines(&std::fs::read_to_string(file.path()).unwrap_or_default());
+    (outcome.skips, outcome.left_out) = (told(&skips), told(&left_out));
     outcome.skipped += outcome.skips.len() as u64;
     outcome.passed = outcome.passed.saturating_sub(outcome.skips.len() as u64);
     if !status.success() && outcome.failed == 0 {
@@ -73,12 +76,14 @@ pub struct Outcome {
     /// Tests that failed.
     pub failed: u64,
     skipped: u64,
-    skips: Vec<Skip>,
+    skips: Vec<Told>,
+    /// Parts that tests have left out, though they ran.
+    left_out: Vec<Told>,
 }
 
-/// A test that this machine cannot run.
+/// What a test tells of itself: why this machine cannot run it, or what it has left out.
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
-struct Skip {
+struct Told {
     test: String,
     why: String,
 }
@@ -90,6 +95,7 @@ impl Outcome {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.skips.extend(other.skips);
+        self.left_out.extend(other.left_out);
     }
 
     /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
@@ -108,10 +114,10 @@ impl Outcome {
     }
 }
 
-/// Tests append `name<TAB>why` to the file named by `XTASK_SKIPPED`.
-fn read_skips(text: &str) -> Vec<Skip> {
+/// Tests append `name<TAB>why` to the files named by `XTASK_SKIPPED` and `XTASK_LEFT_OUT`.
+fn read_lines(text: &str) -> Vec<Told> {
     let split =
-        |line: &str| line.split_once('\t').map(|(test, why)| Skip { test: test.to_owned(), why: why.to_owned() });
+        |line: &str| line.split_once('\t').map(|(test, why)| Told { test: test.to_owned(), why: why.to_owned() });
     text.lines().filter_map(split).collect()
 }
 
@@ -119,6 +125,9 @@ impl Report for Outcome {
     fn human(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         for skip in &self.skips {
             writeln!(out, "skipped {}: {}", skip.test, skip.why)?;
+        }
+        for part in &self.left_out {
+            writeln!(out, "left out by {}: {}", part.test, part.why)?;
         }
         writeln!(out, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
@@ -144,8 +153,8 @@ mod tests {
     #[test]
     fn a_skip_names_the_test_and_the_reason() {
         assert_eq!(
-            read_skips("a::b\tskopeo is not installed\n"),
-            [Skip { test: "a::b".into(), why: "skopeo is not installed".into() }]
+            read_lines("a::b\tskopeo is not installed\n"),
+            [Told { test: "a::b".into(), why: "skopeo is not installed".into() }]
         );
     }
 }

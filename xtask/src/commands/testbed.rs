@@ -34,6 +34,8 @@ enum Command {
     Up(UpArgs),
     /// Take it down; nothing is left of it but the built programs.
     Down,
+    /// Build its programs, and those of the tests, and start nothing.
+    Build,
     /// Show what runs, where, and which versions.
     Status,
     /// Stop a component, to see what fails without it.
@@ -171,6 +173,14 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
             let up = up.map_err(explain)?;
             run.answer(&UpAnswer { already: up.already, seconds: report::seconds(up.took), testbed: up.testbed })
         }
+        Command::Build => {
+            // What is dropped ends the compiler that it waits for.
+            let built = tokio::select! {
+                built = build(&options, run) => built?,
+                () = run.cancel.cancelled() => return Err(Run::interrupted()),
+            };
+            run.answer(&built)
+        }
         Command::Down => {
             let down = cluster::down(&options).await.map_err(explain)?;
             run.answer(&DownAnswer { found: down.found, was_up: down.was_up })
@@ -194,6 +204,16 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
             Err(Error::new(Kind::Internal, "this is done before options are read"))
         }
     }
+}
+
+/// Builds what is not in the cache.
+async fn build(options: &Options, run: &Run) -> Result<Built> {
+    let (shown, mut programs) = (Shown(run.ui.clone()), Vec::new());
+    for module in cluster::FOR_TESTS {
+        let folder = cluster::provide(module, options, &shown).await.map_err(explain)?;
+        programs.push(Program { name: module.name, version: module.version, folder });
+    }
+    Ok(Built { programs })
 }
 
 /// The library's errors are ours, with other words for who is to blame.
@@ -264,6 +284,28 @@ fn addresses(testbed: &Testbed, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "google      {google}, project {project}")?;
     }
     writeln!(out, "logs        {}", testbed.logs.display())
+}
+
+/// What `build` has built, or found.
+#[derive(serde::Serialize)]
+struct Built {
+    programs: Vec<Program>,
+}
+
+#[derive(serde::Serialize)]
+struct Program {
+    name: &'static str,
+    version: &'static str,
+    folder: PathBuf,
+}
+
+impl Report for Built {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        for Program { name, version, folder } in &self.programs {
+            writeln!(out, "{name} {version}  {}", folder.display())?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(serde::Serialize)]

@@ -27,10 +27,20 @@ pub fn require(tool: &str, package: &str) -> Option<PathBuf> {
 /// Counts the running test as skipped: a line on stderr and in the file that `cargo xtask test`
 /// names in `XTASK_SKIPPED`.
 pub fn skip(why: &str) {
+    tell("SKIPPED", "XTASK_SKIPPED", why);
+}
+
+/// Tells that the running test, which counts as one that ran, has left out a part: a line on stderr and
+/// in the file that `cargo xtask test` names in `XTASK_LEFT_OUT`.
+pub fn leave_out(what: &str) {
+    tell("LEFT OUT", "XTASK_LEFT_OUT", what);
+}
+
+fn tell(word: &str, variable: &str, why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("unknown");
-    eprintln!("SKIPPED {test}: {why}");
-    if let Some(path) = std::env::var_os("XTASK_SKIPPED")
+    eprintln!("{word} {test}: {why}");
+    if let Some(path) = std::env::var_os(variable)
         && let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(path)
     {
         // One write, so that tests that run side by side do not mix their lines.

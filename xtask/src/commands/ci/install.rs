@@ -62,7 +62,8 @@ pub fn tools(run: &Run) -> Result<()> {
     })
 }
 
-fn has_recent_go() -> bool {
+/// Whether there is a Go that can build the testbed's programs.
+pub fn has_recent_go() -> bool {
     let is_recent = |go: PathBuf| {
         let version = Program::new(go).arg("version").env("GOTOOLCHAIN", "local").read();
         version.is_ok_and(|text| cluster::is_recent_go(&String::from_utf8_lossy(&text)))

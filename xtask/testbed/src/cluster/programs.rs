@@ -123,6 +123,12 @@ pub const GOOGLE_PROVIDER: Module = Module {
 /// All that the cluster's testbed runs.
 pub const MODULES: &[Module] = &[KUBERNETES, FAKE_GCS, CLOUD_SQL_PROXY];
 
+/// All that is built for tests, in the order in which they need it.
+pub const FOR_TESTS: &[Module] = &[GOOGLE_PROVIDER, ACTIONLINT, KUBERNETES, FAKE_GCS, CLOUD_SQL_PROXY];
+
+/// How long another run may build what this one needs.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
 /// The folder with the module's programs; builds them if they are not in the cache.
 pub async fn provide(module: &Module, options: &Options, progress: &dyn Progress) -> Result<PathBuf> {
     provide_in(&options.cache, options.offline, module, progress).await
@@ -144,7 +150,7 @@ pub async fn provide_in(cache: &Path, offline: bool, module: &Module, progress: 
     if is_whole(&done, module) {
         return Ok(done);
     }
-    let _lock = Lock::take(&cache.join(module.name))?;
+    let _lock = turn(cache, module, progress).await?;
     if is_whole(&done, module) {
         return Ok(done);
     }
@@ -157,6 +163,23 @@ pub async fn provide_in(cache: &Path, offline: bool, module: &Module, progress: 
     std::fs::rename(&built, &done).on_machine(|| format!("cannot move what was built to {}", done.display()))?;
     progress.step("Built", &format!("{what} in {:.0} s", begun.elapsed().as_secs_f64()));
     Ok(done)
+}
+
+/// The right to build it; waits for another run that does, and kept nothing if it fails.
+async fn turn(cache: &Path, module: &Module, progress: &dyn Progress) -> Result<Lock> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = false;
+    loop {
+        match Lock::take(&cache.join(module.name)) {
+            Err(error) if error.kind == Kind::Locked && Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    progress.step("Waiting", &format!("for another run, which builds {}", module.name));
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            taken => return taken,
+        }
+    }
 }
 
 /// How to get a Go that can build the programs.

@@ -3,6 +3,8 @@
 //! A run of its own for each row would take hours. Faults that pass go together, one for each call, in
 //! rounds that are turned like a Latin square: as many runs as there are faults, and each call has met
 //! each of them. Refusals are set for all calls at once, and the same command is run until it is through.
+//! By gcloud two of these rounds are run unless all are wanted: each call meets two faults, each fault
+//! many calls.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,6 +18,13 @@ use super::site::{Environment, Ran, Site, Via};
 
 /// The row to run by itself, as the table names it.
 const ROW: &str = "XTASK_FAULT_ROW";
+
+/// Whether all rounds are to be run, by either way: `1`.
+pub const FULL: &str = "XTASK_FULL_FAULTS";
+
+/// Rounds of faults that pass, by gcloud, unless all are wanted: each of its calls is a process, and all
+/// rounds take seven minutes of two CPUs. Its refusals and terraform's table are always whole.
+const USUAL_ROUNDS: usize = 2;
 
 /// The exit code of a run that was refused something.
 const REFUSED: i32 = 15;
@@ -110,6 +119,14 @@ pub fn is_wanted(via: Via) -> bool {
     way == via.name()
 }
 
+/// How many rounds of faults that pass are run. A row that is named may be in any of them.
+fn rounds_of(via: Via) -> usize {
+    let wanted = std::env::var(FULL).unwrap_or_default();
+    assert!(["", "0", "1"].contains(&wanted.as_str()), "{FULL}={wanted}: it is 1 for all rounds, or 0");
+    let all = via == Via::Terraform || wanted == "1" || std::env::var_os(ROW).is_some();
+    if all { PASSING.len() } else { USUAL_ROUNDS }
+}
+
 /// A clean run, and what it called.
 pub struct Table {
     via: Via,
@@ -151,10 +168,15 @@ impl Table {
             let each = self.calls.iter().enumerate();
             each.map(|(n, call)| row(call, &PASSING[(n + turn) % PASSING.len()])).collect()
         };
-        std::iter::once(refusals).chain((0..PASSING.len()).map(turned)).collect()
+        std::iter::once(refusals).chain((0..rounds_of(self.via)).map(turned)).collect()
     }
 
-    /// Runs all rows, some rounds side by side, and prints what came of them. Gives their number.
+    /// Rows of the rounds that are not run.
+    pub fn left_out(&self) -> usize {
+        self.calls.len() * (PASSING.len() - rounds_of(self.via))
+    }
+
+    /// Runs the rows, some rounds side by side, and prints what came of them. Gives their number.
     pub fn run(&self, beside: usize) -> usize {
         let (begun, mut rounds) = (Instant::now(), self.rounds());
         if let Ok(wanted) = std::env::var(ROW) {

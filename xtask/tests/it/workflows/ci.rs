@@ -34,6 +34,22 @@ fn the_tests_run_as_root_with_the_toolchain_that_cargo_toml_asks_for() {
 }
 
 #[test]
+fn each_night_gcloud_meets_every_fault() {
+    let Some(runner) = Runner::new() else { return };
+    let test = "gcloud_comes_through_a_bad_answer";
+    let table = std::fs::read_to_string(super::repository().join("xtask/tests/it/infra_faults.rs")).expect("the tests");
+    assert!(table.contains(&format!("fn {test}")), "{test} is no test");
+    let text = std::fs::read_to_string(super::repository().join(".github/workflows/nightly.yml")).expect("a workflow");
+    assert!(text.contains(&format!("{}: \"1\"", crate::infra_faults::FULL)), "not all of them are asked for");
+    for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
+        let whole = format!("xtask test {test}");
+        runner.cargo(&[says(&whole, "", code), says("*", "", 3)]);
+        let result = runner.run("nightly.yml", "faults");
+        assert_eq!(result.conclusion, conclusion, "{}", result.log());
+    }
+}
+
+#[test]
 fn what_the_program_and_the_image_stand_on_is_looked_at_even_if_one_part_fails() {
     let Some(mut runner) = Runner::new() else { return };
     runner.actions.insert("actions/setup-python".to_owned(), Action::default());
