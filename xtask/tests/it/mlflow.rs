@@ -2,6 +2,7 @@
 //! MLflow's own client.
 
 mod access;
+mod bucket;
 pub(crate) mod envs;
 mod logs;
 mod metrics;
