@@ -25,6 +25,10 @@ const LOGIN: u64 = 1;
 /// Connections of the process that starts the workers.
 const PARENT: u64 = 3;
 
+/// Connections of a pod beside the servers, of which there is one at a time: gc, a question about the schema,
+/// a migration, a backup.
+const JOB: u64 = 3;
+
 /// What PostgreSQL keeps back for administrators and Cloud SQL for itself.
 const RESERVED: u64 = 6;
 
@@ -91,9 +95,9 @@ impl Demand {
         needed(self.pods, self.in_a_pod(self.workers), self.pool)
     }
 
-    /// Connections that may be open under load.
+    /// Connections that may be open under load, with a job beside it.
     pub fn most(&self) -> u64 {
-        needed(self.pods, self.in_a_pod(self.workers), self.pool.saturating_add(self.overflow))
+        needed(self.pods, self.in_a_pod(self.workers), self.pool.saturating_add(self.overflow)).saturating_add(JOB)
     }
 
     /// Engines of a pod with so many workers.
@@ -106,7 +110,8 @@ impl Demand {
         let Self { pods, workers, engines, pool, overflow } = self;
         let many = |count: &u64, what: &str| format!("{count} {what}{}", if *count == 1 { "" } else { "s" });
         format!(
-            "up to {} connections: ({} + {SURGE} in a rollout) x ({} x {engines} engines x ({pool} + {overflow}) + {PARENT})",
+            "up to {} connections: ({} + {SURGE} in a rollout) x ({} x {engines} engines x ({pool} + {overflow}) + {PARENT}) \
+             + {JOB} of a job",
             self.most(),
             many(pods, "pod"),
             many(workers, "worker")
@@ -132,7 +137,7 @@ impl Demand {
                 POOL_SIZE.0, MAX_OVERFLOW.0
             ));
         } else {
-            let most = usable(limit) / needed(0, self.in_a_pod(self.workers), LEAST);
+            let most = usable(limit).saturating_sub(JOB) / in_one(self.in_a_pod(self.workers), LEAST);
             let fitting = most.checked_sub(SURGE).filter(|pods| (1..self.pods).contains(pods));
             ways.extend(fitting.map(|pods| format!("let there be at most {pods} pods (max-replicas, replicas)")));
             let single = self.workers > 1 && affordable(limit, self.pods, self.in_a_pod(1)) >= LEAST;
@@ -146,8 +151,12 @@ impl Demand {
 
 /// Connections of so many pods and the one that a rollout adds, with `each` for an engine.
 fn needed(pods: u64, engines: u64, each: u64) -> u64 {
-    let pod = engines.saturating_mul(each).saturating_add(PARENT);
-    pods.saturating_add(SURGE).saturating_mul(pod)
+    pods.saturating_add(SURGE).saturating_mul(in_one(engines, each))
+}
+
+/// Connections of a pod.
+fn in_one(engines: u64, each: u64) -> u64 {
+    engines.saturating_mul(each).saturating_add(PARENT)
 }
 
 /// What others leave of a database's connections.
@@ -157,7 +166,7 @@ fn usable(limit: u64) -> u64 {
 
 /// Connections that each engine may have where a database takes `limit`.
 fn affordable(limit: u64, pods: u64, engines: u64) -> u64 {
-    let pod = usable(limit) / pods.saturating_add(SURGE);
+    let pod = usable(limit).saturating_sub(JOB) / pods.saturating_add(SURGE);
     pod.saturating_sub(PARENT) / engines.max(1)
 }
 
@@ -223,7 +232,7 @@ mod tests {
     #[test]
     fn the_sum_counts_pods_workers_engines_and_pools() {
         for (pods, workers, overflow, kept, most) in
-            [(1, 1, 40, 36, 276), (2, 1, 10, 54, 144), (1, 4, 10, 126, 366), (3, 2, 40, 132, 1_092)]
+            [(1, 1, 40, 36, 279), (2, 1, 10, 54, 147), (1, 4, 10, 126, 369), (3, 2, 40, 132, 1_095)]
         {
             let demand = Demand { pods, workers, engines: ENGINES, pool: 5, overflow };
             assert_eq!((demand.kept(), demand.most()), (kept, most), "{demand:?}");
@@ -244,7 +253,7 @@ mod tests {
             assert_eq!(((demand.pool, demand.overflow), found), (pools, expected), "{pods:?} {workers} {limit:?}");
             assert!(demand.pool + demand.overflow >= LEAST && demand.overflow > 0, "{demand:?}");
             // Three pods that end or start need no more than one at work.
-            let pod = |each: u64| needed(0, demand.in_a_pod(demand.workers), each);
+            let pod = |each: u64| in_one(demand.in_a_pod(demand.workers), each);
             assert!(3 * pod(demand.pool) <= pod(demand.pool + demand.overflow), "{demand:?}");
         };
         // Nobody said: the image's own.
@@ -263,7 +272,7 @@ mod tests {
         check((1, None), 2, Some(100), (1, 6), "fits");
         check((1, None), 4, Some(100), (1, 4), "tight");
         // For trying things out.
-        check((1, None), 1, Some(50), (1, 5), "fits");
+        check((1, None), 1, Some(50), (1, 4), "fits");
         check((1, None), 1, Some(25), (1, 4), "tight");
         check((2, None), 1, Some(25), (1, 4), "tight");
         check((3, None), 1, Some(25), (1, 4), "too many");
@@ -277,7 +286,7 @@ mod tests {
         let mut config = config((1, None), 1, Some(100), &[]);
         config.access.login = Login::Basic { password: None };
         let demand = Demand::of(&config);
-        assert_eq!((demand.engines, demand.pool, demand.overflow), (4, 3, 8));
+        assert_eq!((demand.engines, demand.pool, demand.overflow), (4, 2, 8));
         assert_eq!(demand.verdict(100), Verdict::Fits);
     }
 
@@ -319,15 +328,15 @@ mod tests {
         check(config((1, None), 1, Some(100), &[]), "fits");
         check(
             config((1, None), 1, Some(100), &[(MAX_OVERFLOW.0, "40")]),
-            "warning: the server may open up to 252 connections: (1 pod + 1 in a rollout) x (1 worker x 3 engines x \
-             (1 + 40) + 3), and the database takes 100: under load ... set database.max-connections = 100",
+            "warning: the server may open up to 255 connections: (1 pod + 1 in a rollout) x (1 worker x 3 engines x \
+             (1 + 40) + 3) + 3 of a job, and the database takes 100: under load ... set database.max-connections = 100",
         );
         check(
             config((1, Some(16)), 1, Some(100), &[]),
             "error: the server keeps up to 102 connections at rest, and the database takes 100 ... at most 4 pods ... \
-             let the database take 312 (its flag max_connections",
+             let the database take 315 (its flag max_connections",
         );
-        check(config((1, None), 4, Some(100), &[]), "warning: ... set workers = 1; or let the database take 132 (");
-        check(config((1, None), 1, Some(25), &[]), "warning: ... 503; let the database take 42 (");
+        check(config((1, None), 4, Some(100), &[]), "warning: ... set workers = 1; or let the database take 135 (");
+        check(config((1, None), 1, Some(25), &[]), "warning: ... 503; let the database take 45 (");
     }
 }

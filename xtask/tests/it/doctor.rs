@@ -269,7 +269,7 @@ fn a_push_is_tried_without_leaving_anything() {
     fs::write(world.home.file("docker/config.json"), login.to_string()).expect("a file");
     let answer = world.sees("registry", "ok", &["user ada (docker login) may push"]);
     answer.says("image pulls", "ok", &["as a pull secret"]);
-    answer.says("connections", "unknown", &["up to 552 connections", "SHOW max_connections"]);
+    answer.says("connections", "unknown", &["up to 555 connections", "SHOW max_connections"]);
     answer.says("cluster", "missing", &["kubeconfig"]);
     answer.says("rights", "unknown", &["not asked: no connection to the cluster"]);
     assert!(!answer.stderr.contains(&password) && !answer.checks.to_string().contains(&password));
