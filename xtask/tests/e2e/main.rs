@@ -13,6 +13,7 @@ mod database;
 mod dump;
 mod faults;
 mod first_deploy;
+mod image_policy;
 mod images;
 mod kube;
 mod load;

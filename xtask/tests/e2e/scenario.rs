@@ -8,6 +8,7 @@ use crate::report::{Outcome, Row, tenths};
 use crate::stamp::Stamp;
 use crate::world::World;
 use crate::{Result, access, backup, bad_input, cloud, faults, first_deploy, operations, rolling};
+use crate::{Result, access, bad_input, cloud, faults, first_deploy, image_policy, operations, rolling};
 
 /// What a scenario does.
 pub type Run = fn(&World) -> Result<Row>;
@@ -31,6 +32,7 @@ fn all() -> impl Iterator<Item = &'static Scenario> {
     let groups: [&'static [Scenario]; 9] = [
         rolling::SCENARIOS,
         first_deploy::SCENARIOS,
+        image_policy::SCENARIOS,
         access::SCENARIOS,
         faults::SCENARIOS,
         operations::SCENARIOS,
