@@ -15,7 +15,7 @@ use crate::process::Program;
 pub struct Programs(Option<Child>);
 
 impl Programs {
-    /// Begins, with the lowest priority. Nothing is done without a Go: the tests say that it is missing.
+    /// Begins, with a low priority, but not so low that a test waits for ever for a program. Nothing is done without a Go: the tests say that it is missing.
     ///
     /// # Errors
     /// `Machine` where it cannot be started.
@@ -24,7 +24,7 @@ impl Programs {
             return Ok(Self(None));
         }
         let this = std::env::current_exe().on_machine(|| "cannot find this program")?;
-        let nice = Program::new("nice").args(["-n", "19"]).arg(this).args(["testbed", "build", "--quiet"]);
+        let nice = Program::new("nice").args(["-n", "10"]).arg(this).args(["testbed", "build", "--quiet"]);
         let mut command = nice.into_std()?;
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         Ok(Self(Some(command.spawn().on_machine(|| "cannot start the build of the testbed's programs")?)))
