@@ -12,6 +12,8 @@ pub mod gcloud;
 pub mod google;
 mod home;
 mod http;
+mod issuer;
+mod jwt;
 mod loopback;
 mod proxy;
 mod registry;
@@ -24,6 +26,8 @@ mod tunnel;
 
 pub use certificate::Certificate;
 pub use home::Home;
+pub use issuer::{Client, Issuer, Person};
+pub use jwt::Signer;
 pub use proxy::{Exchange, Fault, Proxy, Rule};
 pub use registry::{Auth, Options, Registry, Storage};
 pub use service::{Service, free_port};

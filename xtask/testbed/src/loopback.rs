@@ -1,6 +1,6 @@
-//! A server of the testbed: a free port of 127.0.0.1 and a runtime of its own.
+//! A server of the testbed: a free port of 127.0.0.1, or of another address, and a runtime of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpStream};
 
@@ -18,12 +18,21 @@ impl Loopback {
         F: Fn(TcpStream) -> C + Send + 'static,
         C: Future<Output: Send> + Send + 'static,
     {
+        Self::serve_at(Ipv4Addr::LOCALHOST.into(), handle)
+    }
+
+    /// The same at another address of this machine.
+    pub(crate) fn serve_at<F, C>(address: IpAddr, handle: F) -> Self
+    where
+        F: Fn(TcpStream) -> C + Send + 'static,
+        C: Future<Output: Send> + Send + 'static,
+    {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("an async runtime");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of 127.0.0.1");
+        let listener = std::net::TcpListener::bind((address, 0)).expect("a free port");
         listener.set_nonblocking(true).expect("a socket option");
         let address = listener.local_addr().expect("a bound address");
         runtime.spawn(async move {

@@ -37,6 +37,8 @@ pub struct Place {
     pub busybox: String,
     /// An image with the Cloud SQL Auth Proxy.
     pub cloud_sql_proxy: String,
+    /// An image with oauth2-proxy.
+    pub oauth2_proxy: String,
     /// A kubectl of the cluster's version.
     pub kubectl: PathBuf,
     /// What can be stopped and started.

@@ -12,7 +12,7 @@ use super::error::{Context as _, Error, Kind, Result};
 use super::options::Options;
 use super::progress::Progress;
 use super::state::{self, CONTEXT, Testbed, write_private};
-use super::up::{Up, now, push_images};
+use super::up::{Up, now, proxies, push_images};
 use super::{config, database, image, lock, program, programs};
 
 /// Name of the cluster, and prefix of everything else.
@@ -226,7 +226,7 @@ async fn bring_up(options: &Options, progress: &dyn Progress) -> Result<Testbed>
     let (admin, password) = (database::password(), database::password());
     let out = &options.out;
     std::fs::create_dir_all(out).on_machine(|| format!("cannot create {}", out.display()))?;
-    let proxy = programs::provide(&programs::CLOUD_SQL_PROXY, options, progress).await?;
+    let proxies = proxies(options, progress).await?;
     let kubeconfig = out.join(state::KUBECONFIG);
     for step in plan(options, &kubeconfig.display().to_string()) {
         progress.step("Starting", step.what);
@@ -256,7 +256,7 @@ async fn bring_up(options: &Options, progress: &dyn Progress) -> Result<Testbed>
     let busybox = program::find("busybox");
     let busybox =
         busybox.ok_or_else(|| Error::new(Kind::Tool, "busybox is not installed").hint("install busybox-static"))?;
-    let (busybox, cloud_sql_proxy) = push_images(options, &options.network.registry(), busybox, &proxy).await?;
+    let images = push_images(options, &options.network.registry(), busybox, &proxies).await?;
     let host = format!("{}:5432", options.network.node_ip());
     let uri =
         |user: &str, password: &str, database: &str| format!("{}\n", database::uri(user, password, &host, database));
@@ -275,8 +275,9 @@ async fn bring_up(options: &Options, progress: &dyn Progress) -> Result<Testbed>
         google: None,
         google_for_pods: None,
         project: None,
-        busybox,
-        cloud_sql_proxy,
+        busybox: images.busybox,
+        cloud_sql_proxy: images.cloud_sql_proxy,
+        oauth2_proxy: images.oauth2_proxy,
         kubectl: program::find("kubectl").unwrap_or_else(|| PathBuf::from("kubectl")),
         components: CONTAINERS.iter().map(|(name, _)| (*name).to_owned()).collect(),
         versions: Vec::new(),

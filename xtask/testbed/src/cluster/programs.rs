@@ -1,5 +1,5 @@
-//! Programs that are built: Kubernetes, the fake GCS, the Cloud SQL Auth Proxy, actionlint, a
-//! terraform provider. Their go.mod and go.sum pin every source; what was built is kept by a digest
+//! Programs that are built: Kubernetes, the fake GCS, the Cloud SQL Auth Proxy, oauth2-proxy, actionlint,
+//! a terraform provider. Their go.mod and go.sum pin every source; what was built is kept by a digest
 //! over all that decides its bytes.
 
 use std::path::{Path, PathBuf};
@@ -74,6 +74,20 @@ pub const CLOUD_SQL_PROXY: Module = Module {
     seconds: 30,
 };
 
+/// The proxy that asks for a login by OpenID Connect.
+pub const OAUTH2_PROXY: Module = Module {
+    name: "oauth2-proxy",
+    version: "v7.15.6",
+    programs: &["oauth2-proxy"],
+    go_mod: include_str!("../../oauth2-proxy/go.mod"),
+    go_sum: include_str!("../../oauth2-proxy/go.sum"),
+    sources: &[],
+    // Go would call it by the last part of its path; newer versions by the one before v7.
+    output: Some("oauth2-proxy"),
+    version_variables: None,
+    seconds: 120,
+};
+
 /// The checker of GitHub's workflows.
 pub const ACTIONLINT: Module = Module {
     name: "actionlint",
@@ -121,7 +135,7 @@ pub const GOOGLE_PROVIDER: Module = Module {
 };
 
 /// All that the cluster's testbed runs.
-pub const MODULES: &[Module] = &[KUBERNETES, FAKE_GCS, CLOUD_SQL_PROXY];
+pub const MODULES: &[Module] = &[KUBERNETES, FAKE_GCS, CLOUD_SQL_PROXY, OAUTH2_PROXY];
 
 /// All that is built for tests, in the order in which they need it.
 pub const FOR_TESTS: &[Module] = &[GOOGLE_PROVIDER, ACTIONLINT, KUBERNETES, FAKE_GCS, CLOUD_SQL_PROXY];

@@ -59,6 +59,8 @@ pub struct Testbed {
     pub busybox: String,
     /// An image with the Cloud SQL Auth Proxy.
     pub cloud_sql_proxy: String,
+    /// An image with oauth2-proxy.
+    pub oauth2_proxy: String,
     /// A kubectl of the cluster's version.
     pub kubectl: PathBuf,
     /// What runs, in the order in which it was started.

@@ -59,11 +59,11 @@ pub async fn up(options: &Options, progress: &dyn Progress, cancel: impl Future<
         let tools = tools::find().await?;
         let kubernetes = programs::provide(&programs::KUBERNETES, options, progress).await?;
         let fake_gcs = programs::provide(&programs::FAKE_GCS, options, progress).await?;
-        let proxy = programs::provide(&programs::CLOUD_SQL_PROXY, options, progress).await?;
+        let proxies = proxies(options, progress).await?;
         network::check(options).await?;
         let begun = Instant::now();
         let built = Built { kubernetes, fake_gcs };
-        let testbed = bring_up(options, &tools, &built, &proxy, progress, begun).await?;
+        let testbed = bring_up(options, &tools, &built, &proxies, progress, begun).await?;
         Ok(Up { testbed, already: false, took: begun.elapsed() })
     };
     let outcome = tokio::select! {
@@ -97,7 +97,7 @@ async fn bring_up(
     options: &Options,
     tools: &Tools,
     built: &Built,
-    proxy: &Path,
+    proxies: &Proxies,
     progress: &dyn Progress,
     begun: Instant,
 ) -> Result<Testbed> {
@@ -140,7 +140,7 @@ async fn bring_up(
     let images = async {
         stage.wait("registry").await?;
         let registry = format!("{}:{}", options.network.node_ip(), options.network.registry);
-        let images = push_images(options, &registry, tools.busybox.clone(), proxy).await?;
+        let images = push_images(options, &registry, tools.busybox.clone(), proxies).await?;
         stage.wait("login-registry").await?;
         Ok(images)
     };
@@ -160,7 +160,7 @@ async fn bring_up(
         stage.wait("kubelet").await?;
         asker.wait_for_namespace(PATIENCE).await
     };
-    let ((), (busybox, cloud_sql_proxy), ()) = tokio::try_join!(databases, images, cluster)?;
+    let ((), images, ()) = tokio::try_join!(databases, images, cluster)?;
 
     let testbed = Testbed {
         with: "node".to_owned(),
@@ -175,8 +175,9 @@ async fn bring_up(
         google: Some(options.network.google()),
         google_for_pods: Some(options.network.google_for_pods()),
         project: Some(google::PROJECT.to_owned()),
-        busybox,
-        cloud_sql_proxy,
+        busybox: images.busybox,
+        cloud_sql_proxy: images.cloud_sql_proxy,
+        oauth2_proxy: images.oauth2_proxy,
         kubectl: built.kubernetes.join("kubectl"),
         components: components.iter().map(|component| component.name.clone()).collect(),
         versions: versions(tools).await,
@@ -342,14 +343,33 @@ impl Stage<'_> {
     }
 }
 
+/// Where the programs are that images for pods are made of.
+pub(crate) struct Proxies {
+    cloud_sql: PathBuf,
+    oauth2: PathBuf,
+}
+
+/// Builds them, if they are not in the cache.
+pub(crate) async fn proxies(options: &Options, progress: &dyn Progress) -> Result<Proxies> {
+    let cloud_sql = programs::provide(&programs::CLOUD_SQL_PROXY, options, progress).await?;
+    let oauth2 = programs::provide(&programs::OAUTH2_PROXY, options, progress).await?;
+    Ok(Proxies { cloud_sql, oauth2 })
+}
+
+/// The names of images that a test may use.
+pub(crate) struct Images {
+    pub(crate) busybox: String,
+    pub(crate) cloud_sql_proxy: String,
+    pub(crate) oauth2_proxy: String,
+}
+
 /// Pushes the images that a cluster needs or a test may use to `registry`, as the host reaches it.
-/// Gives the names of the shell's and the proxy's.
 pub(crate) async fn push_images(
     options: &Options,
     registry: &str,
     busybox: PathBuf,
-    proxy: &Path,
-) -> Result<(String, String)> {
+    proxies: &Proxies,
+) -> Result<Images> {
     let shell = Image::busybox(
         busybox.clone(),
         &[
@@ -358,18 +378,25 @@ pub(crate) async fn push_images(
         ],
     );
     let pause = Image::busybox(busybox, &["sleep"]).entrypoint(&["/bin/sleep", "infinity"]);
-    let proxy = Image {
-        files: vec![Item::Program(proxy.join("cloud-sql-proxy"), "cloud-sql-proxy".into())],
-        entrypoint: vec!["/cloud-sql-proxy".into()],
-        user: "65532:65532".into(),
-        ..Image::default()
-    };
-    let proxy_name = format!("testbed/cloud-sql-proxy:{}", programs::CLOUD_SQL_PROXY.version);
     pause.push(registry, config::PAUSE, None).await?;
     shell.push(registry, BUSYBOX, None).await?;
-    proxy.push(registry, &proxy_name, None).await?;
     let named = |image: &str| format!("{}/{image}", options.network.registry());
-    Ok((named(BUSYBOX), named(&proxy_name)))
+    let mut names = Vec::new();
+    for (folder, module) in [(&proxies.cloud_sql, programs::CLOUD_SQL_PROXY), (&proxies.oauth2, programs::OAUTH2_PROXY)]
+    {
+        let program = module.name;
+        let proxy = Image {
+            files: vec![Item::Program(folder.join(program), program.into())],
+            entrypoint: vec![format!("/{program}")],
+            user: "65532:65532".into(),
+            ..Image::default()
+        };
+        let name = format!("testbed/{program}:{}", module.version);
+        proxy.push(registry, &name, None).await?;
+        names.push(named(&name));
+    }
+    let [cloud_sql_proxy, oauth2_proxy] = names.try_into().expect("a name for each");
+    Ok(Images { busybox: named(BUSYBOX), cloud_sql_proxy, oauth2_proxy })
 }
 
 /// The cluster's DNS address leads to the resolver on the node: a service without a selector.
@@ -404,6 +431,7 @@ async fn versions(tools: &Tools) -> Vec<(String, String)> {
         ("kubernetes".to_owned(), programs::KUBERNETES.version.to_owned()),
         ("fake-gcs-server".to_owned(), programs::FAKE_GCS.version.to_owned()),
         ("cloud-sql-proxy".to_owned(), programs::CLOUD_SQL_PROXY.version.to_owned()),
+        ("oauth2-proxy".to_owned(), programs::OAUTH2_PROXY.version.to_owned()),
     ];
     for (name, path, arg) in [
         ("etcd", "etcd".into(), "--version"),
