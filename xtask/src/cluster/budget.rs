@@ -70,7 +70,8 @@ impl Demand {
     pub fn of(config: &ClusterConfig) -> Self {
         let ServerConfig { replicas, max_replicas, workers, env, .. } = &config.server;
         let (pods, workers) = (u64::from(max_replicas.unwrap_or(*replicas)), u64::from(*workers));
-        let engines = if config.access.login == Login::None { ENGINES } else { ENGINES + LOGIN };
+        let has_users = matches!(config.access.login, Login::Basic { .. });
+        let engines = if has_users { ENGINES + LOGIN } else { ENGINES };
         let each = config.max_connections.map_or(MOST, |limit| affordable(limit.into(), pods, workers * engines));
         let each = each.clamp(LEAST, MOST);
         let set = |(name, _): (&str, u64)| env.get(name).and_then(|text| text.trim().parse::<u64>().ok());

@@ -75,7 +75,7 @@ fn refusal(exposure: &Exposure, access: &Access) -> Option<Error> {
     };
     let message = format!("the server has no login, and {what} may be reached by everyone");
     Some(Error::new(Kind::Config, message).hint(format!(
-        "set login = \"basic\"; {narrower}; to let everyone read and delete everything, set public-without-login = true, or deploy with \
+        "set login = \"oidc\" or \"basic\"; {narrower}; to let everyone read and delete everything, set public-without-login = true, or deploy with \
          --public-without-login"
     )))
 }
@@ -178,7 +178,7 @@ mod tests {
         check(Exposure::Cluster, Access::default(), None);
         check(Exposure::Private("x"), gateway(), None);
         check(balancer(), Access::default(), Some("load-balancer-type: Internal"));
-        check(balancer(), Access::default(), Some("login = \"basic\""));
+        check(balancer(), Access::default(), Some("login = \"oidc\" or \"basic\""));
         check(balancer(), Access { public_without_login: true, ..Access::default() }, None);
         check(balancer(), Access { login: Login::Basic { password: None }, ..Access::default() }, None);
         check(Exposure::Public("the Gateway infra/external".to_owned()), gateway(), Some("gateway-is-internal = true"));

@@ -57,7 +57,15 @@ impl Forward {
     /// `Check` when no pod is ready now, `Machine` for a port that is taken; `Forbidden`, `Auth` or
     /// `Remote` when the API server does not say which pods there are, or does not lead to them.
     pub async fn start(run: &Run, cluster: &Cluster, target: Target, port: Option<u16>) -> Result<Self> {
-        Self::to(Pool::new(run, cluster, target, SELECTOR.to_owned(), PORT), port).await
+        Self::to(run, cluster, target, PORT, port).await
+    }
+
+    /// The same to another port of the pod than the server's.
+    ///
+    /// # Errors
+    /// As [`Forward::start`].
+    pub async fn to(run: &Run, cluster: &Cluster, target: Target, of_pod: u16, port: Option<u16>) -> Result<Self> {
+        Self::through(Pool::new(run, cluster, target, SELECTOR.to_owned(), of_pod), port).await
     }
 
     /// The same on a free port, to a port of a Job's pod. A pod that has no probe is ready once it runs.
@@ -65,10 +73,10 @@ impl Forward {
     /// # Errors
     /// As [`Forward::start`].
     pub async fn to_job(run: &Run, cluster: &Cluster, job: &str, pod_port: u16) -> Result<Self> {
-        Self::to(Pool::new(run, cluster, Target::Newest, format!("{JOB}={job}"), pod_port), None).await
+        Self::through(Pool::new(run, cluster, Target::Newest, format!("{JOB}={job}"), pod_port), None).await
     }
 
-    async fn to(pool: Pool, port: Option<u16>) -> Result<Self> {
+    async fn through(pool: Pool, port: Option<u16>) -> Result<Self> {
         // Rights are missing now or never.
         drop(pool.open().await?);
         let address = (Ipv4Addr::LOCALHOST, port.unwrap_or(0));

@@ -1,5 +1,4 @@
-//! MLflow's own login in a cluster: the Secret that keeps what it needs, and how to log in to the server
-//! that runs.
+//! The login in a cluster: the Secret that keeps what it needs, and how to log in to the server that runs.
 //!
 //! MLflow takes the administrator's password from its environment once, when it makes the user; from then
 //! on the database's counts. So what was made here stays as it is: no release has a copy of it, nothing
@@ -33,6 +32,13 @@ pub const PASSWORD_KEY: &str = "admin-password";
 
 /// The key with which MLflow signs its forms: the same in all pods, or a form of one is refused by another.
 pub const SIGNING_KEY: &str = "secret-key";
+
+/// The key with which oauth2-proxy signs its cookies: the same in all pods, or one does not know who has
+/// logged in at another.
+pub const COOKIE_KEY: &str = "cookie-secret";
+
+/// The container of oauth2-proxy, where OpenID Connect logs people in.
+pub const SIGN_IN_PROXY: &str = "oauth2-proxy";
 
 /// The variable with the administrator's password.
 pub const PASSWORD: &str = "MLFLOW_AUTH_ADMIN_PASSWORD";
@@ -106,6 +112,30 @@ impl Login {
     }
 }
 
+/// A login by OpenID Connect, which oauth2-proxy asks for in the server's pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SignIn {
+    /// Who logs people in.
+    pub issuer: String,
+    /// The proxy's port in the pods.
+    pub port: u16,
+}
+
+impl SignIn {
+    /// The one that a Deployment's server is behind; `None`: none.
+    pub fn of(deployment: &Deployment) -> Option<Self> {
+        let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+        let proxy = pod.containers.iter().find(|container| container.name == SIGN_IN_PROXY)?;
+        let flags = || proxy.args.iter().flatten().filter_map(|flag| flag.strip_prefix("--oidc-issuer-url="));
+        let ports = || proxy.ports.iter().flatten().map(|port| port.container_port);
+        Some(Self {
+            // Of two flags the last one counts.
+            issuer: flags().next_back().unwrap_or_default().to_owned(),
+            port: ports().find_map(|port| u16::try_from(port).ok())?,
+        })
+    }
+}
+
 /// How to log in to the server that runs; `None`: without.
 ///
 /// # Errors
@@ -159,7 +189,10 @@ fn needed(objects: &[Object]) -> Vec<&'static str> {
         .map(|variable| &variable["valueFrom"]["secretKeyRef"])
         .filter(|from| from["name"] == SECRET)
         .collect();
-    [PASSWORD_KEY, SIGNING_KEY].into_iter().filter(|key| named.iter().any(|from| from["key"] == *key)).collect()
+    [PASSWORD_KEY, SIGNING_KEY, COOKIE_KEY]
+        .into_iter()
+        .filter(|key| named.iter().any(|from| from["key"] == *key))
+        .collect()
 }
 
 async fn get(cluster: &Cluster, name: &str) -> Result<Option<Secret>> {
@@ -224,6 +257,20 @@ mod tests {
             assert_eq!(Login::of(&typed), expected);
         }
         assert_eq!(needed(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn the_deployment_says_who_logs_people_in() {
+        let cookie = from("OAUTH2_PROXY_COOKIE_SECRET", SECRET, COOKIE_KEY);
+        let mut object = deployment(json!([]));
+        let containers = object.value.pointer_mut("/spec/template/spec/containers").unwrap().as_array_mut().unwrap();
+        let args = json!(["--oidc-issuer-url=https://a", "--x", "--oidc-issuer-url=https://b"]);
+        let ports = json!([{ "containerPort": 4180 }]);
+        containers.push(json!({ "name": SIGN_IN_PROXY, "args": args, "ports": ports, "env": [cookie] }));
+        assert_eq!(needed(std::slice::from_ref(&object)), [COOKIE_KEY]);
+        let typed: Deployment = serde_json::from_value(object.value).unwrap();
+        let expected = SignIn { issuer: "https://b".to_owned(), port: 4180 };
+        assert_eq!((SignIn::of(&typed), Login::of(&typed)), (Some(expected), None));
     }
 
     #[test]

@@ -9,15 +9,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 use kube::client::Body;
+use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
 use crate::commands::Run;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::mlflow::smoke::{self, CheckReport, SmokeReport};
-use crate::mlflow::{DATABASE_PROBE, Failure, Outcome};
+use crate::mlflow::{Class, Client, DATABASE_PROBE, Failure, Outcome, send};
 
 use super::forward::Forward;
+use super::login::SignIn;
 use super::target::{self, SELECTOR, Target};
 use super::{Cluster, NAME, call, failure, login};
 
@@ -84,11 +86,14 @@ pub async fn run(run: &Run, cluster: &Cluster, pods: &Target, wanted: &smoke::Ta
     if let (Some((login, _)), true) = (&login, report.is_refused()) {
         run.ui.warn(login.stale());
     }
-    for name in ["endpoints", "service"] {
+    let sign_in = cluster.deployment().await?.as_ref().and_then(SignIn::of);
+    let names = ["endpoints", "service"].into_iter().chain(sign_in.as_ref().map(|_| "login"));
+    for name in names {
         let started = Instant::now();
         let asked = async {
-            match name {
-                "endpoints" => endpoints(cluster, pods).await,
+            match (name, &sign_in) {
+                ("endpoints", _) => endpoints(cluster, pods).await,
+                ("login", Some(sign_in)) => before(run, cluster, pods, sign_in, &over_forward).await,
                 _ => through_service(cluster, &service).await,
             }
         };
@@ -101,6 +106,36 @@ pub async fn run(run: &Run, cluster: &Cluster, pods: &Target, wanted: &smoke::Ta
     report.url = wanted.url.to_string();
     report.seconds = crate::report::seconds(begun.elapsed());
     Ok(report)
+}
+
+/// What stands before the server lets nobody in who has no login, and leads to it. The checks before
+/// have gone past it, to the server's own port, which no network reaches.
+async fn before(
+    run: &Run,
+    cluster: &Cluster,
+    pods: &Target,
+    sign_in: &SignIn,
+    server: &smoke::Target,
+) -> Outcome<String> {
+    let forward = Forward::to(run, cluster, pods.clone(), sign_in.port, None).await.map_err(not_asked)?;
+    let client = Client::new(&forward.url(), server.host_header.as_deref(), None, QUESTION).map_err(not_asked)?;
+    for path in ["/health", "/ready"] {
+        send("GET", path, client.request(Method::GET, path)).await?;
+    }
+    let answer = send("GET", DATABASE_PROBE, client.request(Method::GET, DATABASE_PROBE)).await;
+    judge_login(answer.map(|answer| answer.status().as_u16()), sign_in)
+}
+
+fn judge_login(answer: Outcome<u16>, sign_in: &SignIn) -> Outcome<String> {
+    let SignIn { issuer, port } = sign_in;
+    match answer {
+        Err(Failure { class: Class::Status(401), .. }) => {
+            Ok(format!("port {port} of the pods asks for a login by {issuer} and leads to the server"))
+        }
+        Err(failure) => Err(failure),
+        Ok(status) => Err(Failure::wrong(format!("port {port} of the pods answers {status} to whoever asks"))
+            .hint("look for flags that let requests pass in kubernetes/options/oauth2-proxy.yaml")),
+    }
 }
 
 async fn read_service(cluster: &Cluster) -> Result<Service> {
@@ -318,6 +353,17 @@ mod tests {
         check(401, "You are not authenticated", Ok(", which asks for a login"));
         check(503, r#"{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "no database"}"#, Err(()));
         check(503, &status(503, "no endpoints available"), Err(()));
+    }
+
+    #[test]
+    fn what_stands_before_the_server_asks_for_a_login() {
+        let sign_in = SignIn { issuer: "https://login.example.com".to_owned(), port: 4180 };
+        let status = |code: u16| Failure { class: Class::Status(code), detail: code.to_string(), hint: None };
+        for (answer, good) in
+            [(Err(status(401)), true), (Ok(200), false), (Err(status(502)), false), (Err(Failure::skipped("x")), false)]
+        {
+            assert_eq!(judge_login(answer.clone(), &sign_in).is_ok(), good, "{answer:?}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::mlflow::Outcome;
 
 use super::diff::{Action, Change};
 use super::lease::LEASE;
-use super::login::Login;
+use super::login::{Login, SignIn};
 use super::release::{self, Release, State};
 use super::target::{self, SELECTOR};
 use super::{CONTAINER, Cluster, NAME, PREFIX, apply, call, failure, smoke};
@@ -73,6 +73,8 @@ pub struct Running {
     pub external: Vec<String>,
     /// Where the administrator's password is, where the server has a login.
     pub login: Option<Login>,
+    /// Who logs people in, where the server does not.
+    pub sign_in: Option<SignIn>,
     /// What became of the newest release, where that is not what runs.
     pub unfinished: Option<String>,
 }
@@ -178,6 +180,7 @@ pub fn describe(seen: &Seen, now: Timestamp) -> Running {
         service_type: service.and_then(|service| service.spec.as_ref()?.type_.clone()),
         external: service.map(external).unwrap_or_default(),
         login: seen.deployment.as_ref().and_then(Login::of),
+        sign_in: seen.deployment.as_ref().and_then(SignIn::of),
         unfinished: unfinished(&seen.releases, seen.lease.as_ref().and_then(|lease| holder(lease, now))),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::cluster::forward::Forward;
-use crate::cluster::login::Login;
+use crate::cluster::login::{Login, SignIn};
 use crate::cluster::target::Target;
 use crate::commands::Run;
 use crate::config::cluster::ClusterConfig;
@@ -69,8 +69,13 @@ async fn in_cluster(args: &Args, run: &Run, config: &ClusterConfig) -> Result<Ex
     };
     let answer = Answer { env: args.env.clone(), url: forward.url().to_string() };
     let code = run.answer(&answer)?;
-    if let Some(login) = cluster.deployment().await.ok().flatten().as_ref().and_then(Login::of) {
+    let deployment = cluster.deployment().await.ok().flatten();
+    if let Some(login) = deployment.as_ref().and_then(Login::of) {
         run.ui.step("Login", login.words(&cluster.context, &cluster.namespace));
+    }
+    if let Some(sign_in) = deployment.as_ref().and_then(SignIn::of) {
+        let why = "who may forward ports of the namespace is let in without";
+        run.ui.step("Login", format!("by {} for others; {why}", sign_in.issuer));
     }
     run.ui.step("Forwarding", "until Ctrl-C");
     browse(args, run, &answer.url).await;

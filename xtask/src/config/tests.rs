@@ -174,6 +174,54 @@ fn a_login_needs_no_password_of_the_users() {
     }
 }
 
+/// An environment behind OpenID Connect, with these lines in its table.
+fn behind_oidc(above: &str, lines: &str) -> Result<Config> {
+    let text = environment("kubernetes", "", &format!("hosts = [\"ml.example.com\"]\nlogin = \"oidc\"\n{above}"));
+    let table = "issuer = \"https://login.example.com\"\nclient-id = \"mlflow\"\nclient-secret-variable = \"OIDC\"";
+    // A key that is said again replaces the first.
+    let keys: Vec<&str> = lines.lines().filter_map(|line| line.split(" = ").next()).collect();
+    let kept = table.lines().filter(|line| !keys.contains(&line.split(" = ").next().unwrap()));
+    let table = kept.chain(lines.lines().filter(|line| !line.ends_with('-'))).collect::<Vec<_>>().join("\n");
+    resolve(Path::new("/repo"), "e", &format!("{text}\n[environment.e.oidc]\n{table}\n"), &|_| None, &|_| Ok(None))
+}
+
+#[test]
+fn a_login_by_openid_connect_names_who_gets_in() {
+    let config = behind_oidc("", "email-domains = [\"example.com\"]").unwrap();
+    let Ok(Environment::Cluster(config)) = config.environment() else { panic!("no cluster") };
+    let cluster::Login::Oidc(oidc) = &config.access.login else { panic!("{:?}", config.access.login) };
+    assert_eq!(oidc.redirect(), "https://ml.example.com/oauth2/callback");
+    assert_eq!((oidc.session.as_secs(), oidc.groups_claim.as_str()), (43_200, "groups"));
+    let people = "emails = [\"ann@example.com\"]";
+    for (above, lines, expected) in [
+        ("", "", "nobody is named, so everybody whom https://login.example.com knows would get in"),
+        ("", "issuer = \"https://accounts.google.com\"", "everybody with a Google account would get in"),
+        ("", "email-domains = [\"*\"]", "oidc.email-domains: \"*\" would let in whoever has an account somewhere"),
+        ("", "email-domains = [\"gmail.com\"]", "everybody can get an address in gmail.com"),
+        ("", "issuer = \"https://accounts.google.com\"\ngroups = [\"a\"]", "Google's tokens name no groups"),
+        (
+            "",
+            &format!("{people}\nissuer = \"http://login.example.com\""),
+            "oidc.issuer: \"http://login.example.com\" is not encrypted",
+        ),
+        ("", &format!("{people}\nurl = \"https://other.example.com\""), "other.example.com is none of them"),
+        ("", &format!("{people}\nurl = \"https://ml.example.com/x\""), "oidc.url: the server is not below a path"),
+        ("", &format!("{people}\nclient-secret-variable = -"), "nothing says where the client's secret is"),
+        ("", &format!("{people}\nscopes = \"email\""), "is no list of scopes with openid"),
+        ("", &format!("{people}\nsession = 1"), "oidc.session: 1 seconds are out of range"),
+        ("", &format!("{people}\ndomains = []"), "unknown key environment.e.oidc.domains"),
+        ("metrics = \"annotations\"", people, "environment.e.metrics: the server listens behind the login only"),
+        ("admin-password-file = \"a\"", people, "the server has no login with passwords"),
+    ] {
+        let error = behind_oidc(above, lines).map(|_| ()).expect_err(lines);
+        assert_eq!(error.kind(), Kind::Config, "{lines}");
+        let text = format!("{} | {}", error.lines().join(" | "), error.hint_text().unwrap_or(""));
+        assert!(text.contains(expected), "{above} {lines}: {text:?} should contain {expected:?}");
+    }
+    let ignored = format!("{}\n[environment.e.oidc]\nissuer = \"x\"\n", environment("kubernetes", "", ""));
+    check("e", &ignored, &[], Err("environment.e.oidc: the login is another one"));
+}
+
 #[test]
 fn a_load_balancers_address_is_a_host_once_it_is_known() {
     let mut access = cluster("kubernetes", "", "hosts = [\"a.b\"]").unwrap().access;
@@ -357,7 +405,7 @@ fn the_committed_file_is_right() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    for env in ["staging", "production"] {
+    for env in ["staging", "production", "lab"] {
         let config = resolve(root, env, &uncommented, &|_| None, &|_| Ok(None));
         assert!(config.as_ref().is_ok_and(|config| config.cluster().is_ok()), "{env}: {config:?}\n{uncommented}");
     }

@@ -6,5 +6,5 @@ mod health;
 mod otlp;
 pub mod smoke;
 
-pub use client::{Auth, DATABASE_PROBE, Failure, Outcome, is_loopback};
+pub use client::{Auth, Class, Client, DATABASE_PROBE, Failure, Outcome, is_loopback, send};
 pub use health::wait_until_healthy;

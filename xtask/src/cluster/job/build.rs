@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mlflow_image::Digest;
 
+use crate::cluster::login::SIGN_IN_PROXY;
 use crate::cluster::{CONTAINER, MANAGED_BY, MANAGER, NAME};
 use crate::error::{Error, Kind, Result};
 
@@ -91,9 +92,10 @@ fn of_pod(mut pod: PodSpec, task: &Task) -> Option<PodSpec> {
     let at = pod.containers.iter().position(|container| container.name == CONTAINER)?;
     let server = pod.containers.remove(at);
     // What runs beside the server may be its way to the database. As a sidecar it does not keep the
-    // pod from ending.
+    // pod from ending. Nobody asks for a login here.
     let beside = std::mem::take(&mut pod.containers)
         .into_iter()
+        .filter(|container| container.name != SIGN_IN_PROXY)
         .map(|container| Container { restart_policy: Some("Always".to_owned()), ..container });
     pod.init_containers.get_or_insert_default().splice(0..0, beside);
     pod.containers = vec![of_container(server, task)];

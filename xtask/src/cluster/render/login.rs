@@ -41,8 +41,8 @@ pub fn set(pod: &mut PodSpec, login: &Login, names: &Names) -> Result<()> {
     Ok(())
 }
 
-/// The manifest's own probe would be asked for a login; another one is the user's.
-fn probe(container: &mut Container) {
+/// The manifest's own readiness probe would be asked for a login; another one is the user's.
+pub(super) fn probe(container: &mut Container) {
     let action = container.readiness_probe.as_mut().and_then(|probe| probe.http_get.as_mut());
     if let Some(action) = action.filter(|action| action.path.as_deref() == Some(DATABASE_PROBE)) {
         action.path = Some(READY.to_owned());

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
@@ -25,6 +25,9 @@ const BALANCER: &str = "options/load-balancer.yaml";
 const ROUTE: &str = "options/http-route.yaml";
 const MONITOR: &str = "options/pod-monitor.yaml";
 const MONITORING: &str = "options/pod-monitoring.yaml";
+
+/// The file with the proxy before the server.
+pub const OAUTH2_PROXY: &str = "options/oauth2-proxy.yaml";
 
 /// What `kubernetes/` holds.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub struct Manifests {
     pub monitor: Option<Value>,
     /// An option: the same at Google, a PodMonitoring.
     pub monitoring: Option<Value>,
+    /// An option: what a login by OpenID Connect adds to the server's pods.
+    pub sign_in: Option<Pod>,
 }
 
 impl Manifests {
@@ -84,6 +89,7 @@ impl Manifests {
             route: untyped(option(ROUTE)?, ObjectKind::HttpRoute)?,
             monitor: untyped(option(MONITOR)?, ObjectKind::PodMonitor)?,
             monitoring: untyped(option(MONITORING)?, ObjectKind::PodMonitoring)?,
+            sign_in: single(option(OAUTH2_PROXY)?, "Pod")?,
         };
         no_values(&manifests.secret)?;
         Ok(manifests)
@@ -113,6 +119,11 @@ impl Manifests {
     /// The PodMonitor.
     pub fn monitor(&self) -> Result<&Value> {
         self.monitor.as_ref().ok_or_else(|| Self::missing_option(MONITOR, "metrics = \"pod-monitor\""))
+    }
+
+    /// What a login by OpenID Connect adds to the server's pods.
+    pub fn sign_in(&self) -> Result<&Pod> {
+        self.sign_in.as_ref().ok_or_else(|| Self::missing_option(OAUTH2_PROXY, "login = \"oidc\""))
     }
 
     /// The PodMonitoring.

@@ -8,6 +8,7 @@ mod login;
 mod manifests;
 mod metrics;
 mod network_policy;
+mod oidc;
 mod pod;
 mod secrets;
 mod settings;
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 
 use super::login::PASSWORD_KEY as ADMIN_KEY;
 use super::{MANAGED_BY, MANAGER, NAME, Object, ObjectKind, PREFIX};
-use crate::config::cluster::{ClusterConfig, Database, Identity, Metrics, PullSecret};
+use crate::config::cluster::{ClusterConfig, Database, Identity, Login, Metrics, PullSecret};
 use crate::error::{Error, Kind, Result};
 use crate::registry::Reference;
 
@@ -111,6 +112,9 @@ pub fn render(manifests: &Manifests, inputs: &Inputs<'_>) -> Result<Vec<Object>>
     pull_secret(inputs).iter().map(object).try_for_each(|secret| secret.map(&mut add))?;
 
     let mut deployment = pod::deployment(&manifests.deployment, inputs, &names)?;
+    if let Login::Oidc(settings) = &config.access.login {
+        oidc::set(&mut deployment, manifests.sign_in()?, settings, &names)?;
+    }
     if let Some(version) = inputs.version {
         let labels = deployment.metadata.labels.get_or_insert_default();
         labels.insert("app.kubernetes.io/version".to_owned(), label(version));
@@ -200,12 +204,12 @@ fn config_map(manifest: &ConfigMap, config: &ClusterConfig) -> ConfigMap {
 
 /// Our Secret; `None` where others keep all that is secret.
 fn secret(manifest: &Secret, inputs: &Inputs<'_>) -> Option<Secret> {
-    let Secrets { database, key, admin, pull: _ } = inputs.secrets;
+    let Secrets { database, key, admin, client, pull: _ } = inputs.secrets;
     let database_key = match inputs.config.database {
         Database::Uri(_) => DATABASE_KEY,
         Database::CloudSql(_) => PASSWORD_KEY,
     };
-    let values = [(database_key, database), (KEY_KEY, key), (ADMIN_KEY, admin)];
+    let values = [(database_key, database), (KEY_KEY, key), (ADMIN_KEY, admin), (oidc::CLIENT_KEY, client)];
     let values: BTreeMap<&str, &str> =
         values.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.expose()))).collect();
     if values.is_empty() {

@@ -8,7 +8,7 @@ use url::Url;
 use super::Secrets;
 use super::manifests::FOLDER;
 use crate::cluster::{NAME, Object, ObjectKind};
-use crate::config::cluster::{Client, ClusterConfig, Database, Egress, Identity, Peer};
+use crate::config::cluster::{Client, ClusterConfig, Database, Egress, Identity, Login, Peer};
 use crate::error::{Error, Kind, Result};
 
 /// The port at which the Cloud SQL Auth Proxy finds an instance
@@ -80,6 +80,11 @@ fn needed(config: &ClusterConfig, secrets: &Secrets, also: &[Peer]) -> Vec<Value
     // Stores of all clouds are reached by HTTPS.
     peers.push(at(&config.artifacts.uri).unwrap_or((None, 443)));
     peers.extend(config.server.env.get("STORAGE_EMULATOR_HOST").and_then(|address| at(address)));
+    if let Login::Oidc(oidc) = &config.access.login {
+        // Keys and tokens may be elsewhere than the issuer says its own address is: Google's are.
+        peers
+            .extend([at(&oidc.issuer), oidc.issuer.starts_with("https:").then_some((None, 443))].into_iter().flatten());
+    }
     peers.extend(also.iter().map(|peer| (Some(peer.range.clone()), peer.port)));
     peers.sort();
     peers.dedup();

@@ -235,7 +235,7 @@ pub fn set_secret(env: &mut Vec<EnvVar>, variable: &str, secret: &Secret, key: &
     set(env, EnvVar { name: variable.to_owned(), value: None, value_from: Some(source) });
 }
 
-fn set_env(env: &mut Vec<EnvVar>, name: &str, value: String) {
+pub fn set_env(env: &mut Vec<EnvVar>, name: &str, value: String) {
     set(env, EnvVar { name: name.to_owned(), value: Some(value), value_from: None });
 }
 

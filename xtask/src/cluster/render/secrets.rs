@@ -22,6 +22,8 @@ pub struct Secrets {
     pub key: Option<SecretText>,
     /// The first administrator's password.
     pub admin: Option<SecretText>,
+    /// The secret by which the issuer of OpenID Connect knows the server.
+    pub client: Option<SecretText>,
     /// Credentials of registries, as in Docker's `config.json`.
     pub pull: Option<SecretText>,
 }
@@ -63,7 +65,12 @@ impl Secrets {
             }
         }
         let admin = admin(config, vars)?;
-        Ok(Self { database: database.map(|(_, text)| text), key: key.map(|(_, text)| text), admin, pull: None })
+        let client = match &config.access.login {
+            Login::Oidc(oidc) => value("oidc.client-secret", Some(&oidc.client_secret), vars)?,
+            Login::None | Login::Basic { .. } => None,
+        };
+        let text = |found: Option<(String, SecretText)>| found.map(|(_, text)| text);
+        Ok(Self { database: text(database), key: text(key), admin, client: text(client), pull: None })
     }
 }
 

@@ -157,6 +157,7 @@ fn no_password_is_anywhere_but_in_the_secret() {
         database: Some(SecretText::new("hunter2")),
         key: Some(SecretText::new("hunter3")),
         admin: Some(SecretText::new("hunter5")),
+        client: None,
         pull: Some(SecretText::new("hunter4")),
     };
     for config in [kubernetes(), config] {

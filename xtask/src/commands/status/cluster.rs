@@ -92,6 +92,7 @@ impl Report for Answer {
         line("service", running.address.as_ref().map(|address| format!("{address} ({kind})")))?;
         line("outside", Some(running.external.join(", ")).filter(|text| !text.is_empty()))?;
         line("login", running.login.as_ref().map(|login| login.words(&self.context, &self.namespace)))?;
+        line("login", running.sign_in.as_ref().map(|sign_in| format!("{} (oauth2-proxy)", sign_in.issuer)))?;
         let replicas = running.replicas;
         let counts = format!("{} wanted, {} up to date, {} ready", replicas.wanted, replicas.updated, replicas.ready);
         line("pods", Some(counts))?;

@@ -1,6 +1,7 @@
 //! `kind = "kubernetes"` and `kind = "gke"`: a server in a cluster.
 
 mod checks;
+mod oidc;
 mod read;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(test)]
+pub use oidc::IMAGE as OAUTH2_PROXY_IMAGE;
+pub use oidc::Oidc;
 pub use read::{namespace, read};
 
 /// The Cloud SQL Auth Proxy. Its releases are tags that Google does not move
@@ -247,6 +251,8 @@ pub enum Login {
         /// The first administrator's; `None`: made at random, and kept in the namespace.
         password: Option<Secret>,
     },
+    /// By OpenID Connect, asked for by oauth2-proxy before the server.
+    Oidc(Box<Oidc>),
 }
 
 /// How a rollout is judged.

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::gc;
 
 use super::checks::{self, Unit};
+use super::oidc;
 use super::{
     Access, Artifacts, BackupConfig, BackupMethod, Client, CloudSql, ClusterConfig, ClusterKind, Database, Egress,
     GcConfig, Identity, Login, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret, ServerConfig,
@@ -29,9 +30,13 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
     let metrics = table.choice("metrics", &Metrics::NAMES, "none")?;
     // Behind a login readiness is a route of that module (`mlflow_server_ready.py` in the image).
     let options = server.env.get("MLFLOW_UVICORN_OPTS").filter(|options| !options.contains("mlflow_server_drain"));
-    if let (Login::Basic { .. }, Some(_)) = (&access.login, options) {
+    if let (Login::Basic { .. } | Login::Oidc(_), Some(_)) = (&access.login, options) {
         let why = "without --http mlflow_server_drain:DrainingProtocol no probe gets past the login";
         return Err(table.refuse("env.MLFLOW_UVICORN_OPTS", why).hint("add it"));
+    }
+    if let (Login::Oidc(_), true) = (&access.login, metrics != Metrics::None) {
+        let why = "the server listens behind the login only, and whoever fetches metrics has none";
+        return Err(table.refuse("metrics", why).hint("leave metrics out"));
     }
     let rollout = RolloutConfig {
         deadline: table.seconds("deadline", 600, 10..=86_400)?,
@@ -122,7 +127,7 @@ fn access(root: &Path, table: &mut Table<'_, '_>) -> Result<Access> {
     }
     let clients = clients(table)?;
     let egress = egress(table)?;
-    let login = login(root, table)?;
+    let login = login(root, table, &hosts)?;
     let public_without_login = table.boolean("public-without-login", false)?;
     Ok(Access { hosts, load_balancer, gateway, gateway_is_internal, clients, egress, login, public_without_login })
 }
@@ -145,8 +150,8 @@ fn egress(table: &mut Table<'_, '_>) -> Result<Egress> {
     }
 }
 
-fn login(root: &Path, table: &mut Table<'_, '_>) -> Result<Login> {
-    let basic = table.choice("login", &[("none", false), ("basic", true)], "none")?;
+fn login(root: &Path, table: &mut Table<'_, '_>, hosts: &[String]) -> Result<Login> {
+    let wish = table.choice("login", &LoginWish::NAMES, "none")?;
     let file = file(root, table, "admin-password-file")?;
     let variable = variable(table, "admin-password-variable")?;
     let existing = existing(table, "admin-password-secret", "admin-password-key", "password")?;
@@ -154,13 +159,31 @@ fn login(root: &Path, table: &mut Table<'_, '_>) -> Result<Login> {
         [("admin-password-file", file), ("admin-password-variable", variable), ("admin-password-secret", existing)];
     let given = sources.iter().find(|(_, secret)| secret.is_some()).map(|(key, _)| *key);
     let password = at_most_one(table, sources)?;
-    match (basic, given) {
-        (true, _) => Ok(Login::Basic { password }),
-        (false, None) => Ok(Login::None),
-        (false, Some(key)) => {
-            Err(table.refuse(key, "the server has no login").hint("add login = \"basic\", or take the key out"))
-        }
+    if let (LoginWish::None | LoginWish::Oidc, Some(key)) = (wish, given) {
+        let why = "the server has no login with passwords";
+        return Err(table.refuse(key, why).hint("add login = \"basic\", or take the key out"));
     }
+    if wish != LoginWish::Oidc && table.raw("oidc")?.is_some() {
+        let hint = "add login = \"oidc\", or take the table out";
+        return Err(table.refuse("oidc", "the login is another one, and this would be ignored").hint(hint));
+    }
+    Ok(match wish {
+        LoginWish::None => Login::None,
+        LoginWish::Basic => Login::Basic { password },
+        LoginWish::Oidc => Login::Oidc(Box::new(oidc::read(root, table, hosts)?)),
+    })
+}
+
+/// `login`, as it is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LoginWish {
+    None,
+    Basic,
+    Oidc,
+}
+
+impl LoginWish {
+    const NAMES: [(&str, Self); 3] = [("none", Self::None), ("basic", Self::Basic), ("oidc", Self::Oidc)];
 }
 
 fn pull_secret(table: &mut Table<'_, '_>) -> Result<PullSecret> {
@@ -345,16 +368,21 @@ where
     }
 }
 
-fn file(root: &Path, table: &mut Table<'_, '_>, key: &str) -> Result<Option<Secret>> {
+pub(super) fn file(root: &Path, table: &mut Table<'_, '_>, key: &str) -> Result<Option<Secret>> {
     Ok(table.optional(key, checks::file)?.map(|path| Secret::File(root.join(path))))
 }
 
-fn variable(table: &mut Table<'_, '_>, key: &str) -> Result<Option<Secret>> {
+pub(super) fn variable(table: &mut Table<'_, '_>, key: &str) -> Result<Option<Secret>> {
     Ok(table.optional(key, checks::variable)?.map(Secret::Variable))
 }
 
 /// A Secret that someone else keeps, and the key in it.
-fn existing(table: &mut Table<'_, '_>, name_key: &str, key_key: &str, default: &str) -> Result<Option<Secret>> {
+pub(super) fn existing(
+    table: &mut Table<'_, '_>,
+    name_key: &str,
+    key_key: &str,
+    default: &str,
+) -> Result<Option<Secret>> {
     let name = table.optional(name_key, checks::secret_name)?;
     let key = table.string(key_key, name.as_ref().map(|_| default.to_owned()))?;
     if let Some(Err(why)) = key.as_deref().map(checks::secret_key) {
@@ -367,7 +395,10 @@ fn existing(table: &mut Table<'_, '_>, name_key: &str, key_key: &str, default: &
     }
 }
 
-fn at_most_one<const N: usize>(table: &Table<'_, '_>, sources: [(&str, Option<Secret>); N]) -> Result<Option<Secret>> {
+pub(super) fn at_most_one<const N: usize>(
+    table: &Table<'_, '_>,
+    sources: [(&str, Option<Secret>); N],
+) -> Result<Option<Secret>> {
     let mut given = sources.into_iter().filter_map(|(key, secret)| secret.map(|secret| (key, secret)));
     let first = given.next();
     match (&first, given.next()) {
