@@ -1,6 +1,8 @@
 //! Who gets in: each way to ask the server, with the right password, a wrong one, none, and under a
 //! wrong name; expected and got, as a table.
 
+mod oidc;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,6 +29,13 @@ pub const SCENARIOS: &[Scenario] = &[
         run: login,
     },
     Scenario {
+        name: "access-oidc",
+        about: "OpenID Connect by oauth2-proxy: who gets in, a rollout under load, an issuer that is away",
+        alone: false,
+        needs: None,
+        run: oidc::run,
+    },
+    Scenario {
         name: "access-public",
         about: "a public address without a login is refused",
         alone: false,
@@ -36,13 +45,14 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Reaches the database, so it is behind the login.
-const API: &str = "/api/2.0/mlflow/experiments/search?max_results=1";
+pub(super) const API: &str = "/api/2.0/mlflow/experiments/search?max_results=1";
 
 /// A span without content: who may not send one is told so before anybody reads it.
-const OTLP: [&str; 6] = ["-X", "POST", "-H", "content-type: application/x-protobuf", "-H", "x-mlflow-experiment-id: 0"];
+pub(super) const OTLP: [&str; 6] =
+    ["-X", "POST", "-H", "content-type: application/x-protobuf", "-H", "x-mlflow-experiment-id: 0"];
 
 /// What the table says of one way to ask.
-struct Line {
+pub(super) struct Line {
     what: &'static str,
     expected: String,
     got: String,
@@ -50,10 +60,10 @@ struct Line {
 
 /// A table of expected and found answers.
 #[derive(Default)]
-struct Table(Vec<Line>);
+pub(super) struct Table(Vec<Line>);
 
 impl Table {
-    fn add(&mut self, what: &'static str, expected: &str, got: impl Into<String>) {
+    pub(super) fn add(&mut self, what: &'static str, expected: &str, got: impl Into<String>) {
         self.0.push(Line { what, expected: expected.to_owned(), got: got.into() });
     }
 
@@ -61,7 +71,7 @@ impl Table {
     ///
     /// # Errors
     /// With the whole table, where a line is not as expected.
-    fn end(self, option: &str) -> Result<Vec<String>> {
+    pub(super) fn end(self, option: &str) -> Result<Vec<String>> {
         let line = |line: &Line| {
             let mark = if line.got == line.expected { "ok" } else { "WRONG" };
             format!("{option:6} | {:34} | {:12} | {:12} | {mark}", line.what, line.expected, line.got)

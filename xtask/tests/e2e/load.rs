@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -78,15 +79,23 @@ impl Load {
     /// # Errors
     /// When the server does not take what the clients need to begin with.
     pub fn start(runtime: &Handle, base: &str, shape: Shape) -> Result<Self> {
+        Self::start_as(runtime, base, shape, None)
+    }
+
+    /// The same with a token that all requests carry.
+    ///
+    /// # Errors
+    /// As [`Load::start`].
+    pub fn start_as(runtime: &Handle, base: &str, shape: Shape, token: Option<&str>) -> Result<Self> {
         let (stop, count) = (CancellationToken::new(), Arc::new(Mutex::new(Count::default())));
         let mut clients = Vec::new();
         let experiment = match shape.writes {
-            true => Some(runtime.block_on(experiment(base))?),
+            true => Some(runtime.block_on(experiment(base, token))?),
             false => None,
         };
         for number in 0..shape.keep_alive + shape.fresh {
             let idle = if number < shape.keep_alive { 1 } else { 0 };
-            let http = http(idle)?;
+            let http = http(idle, token)?;
             let client = Client {
                 http,
                 base: base.to_owned(),
@@ -126,14 +135,21 @@ impl Drop for Load {
     }
 }
 
-fn http(idle: usize) -> Result<reqwest::Client> {
-    Ok(reqwest::Client::builder().no_proxy().http1_only().pool_max_idle_per_host(idle).timeout(TIMEOUT).build()?)
+fn http(idle: usize, token: Option<&str>) -> Result<reqwest::Client> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    let http = reqwest::Client::builder().no_proxy().http1_only().default_headers(headers);
+    Ok(http.pool_max_idle_per_host(idle).timeout(TIMEOUT).build()?)
 }
 
 /// An experiment for the writers.
-async fn experiment(base: &str) -> Result<String> {
+async fn experiment(base: &str, token: Option<&str>) -> Result<String> {
     let name = format!("load-{}", Stamp::now().unique());
-    let answer = http(0)?
+    let answer = http(0, token)?
         .post(format!("{base}/api/2.0/mlflow/experiments/create"))
         .json(&json!({ "name": name }))
         .send()

@@ -6,6 +6,7 @@ mod bucket;
 pub(crate) mod envs;
 mod logs;
 mod metrics;
+mod oidc;
 pub mod server;
 mod smoke;
 mod threads;

@@ -3,13 +3,13 @@
 //! and most of a core.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testbed::Home;
-use testbed::cluster::TOOLS;
+use testbed::cluster::{self, Module, Silent, TOOLS};
 
 /// A testbed of this test's own; taken down at the end, whatever happens.
 struct World {
@@ -122,6 +122,20 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = self.command(&["down"]).output();
     }
+}
+
+/// A program of the testbed; built the first time.
+pub fn program(module: &Module) -> Option<PathBuf> {
+    if cluster::go_candidates().is_empty() {
+        assert!(std::env::var_os("CI").is_none(), "{}", cluster::GO);
+        testbed::skip(cluster::GO);
+        return None;
+    }
+    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let options = cluster::Options::new(repo, programs(), Vec::new());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let built = runtime.block_on(cluster::provide(module, &options, &Silent)).expect("the program is built");
+    Some(built.join(module.name))
 }
 
 /// The user's own: what is built there has a name that says what is in it.

@@ -228,7 +228,7 @@ fn gcloud_keeps_objects_and_submits_a_build() {
 #[cfg(target_os = "linux")]
 #[test]
 fn objects_are_kept_by_a_real_server_where_there_is_one() {
-    let Some(program) = super::database::program(&testbed::cluster::FAKE_GCS) else { return };
+    let Some(program) = crate::node::program(&testbed::cluster::FAKE_GCS) else { return };
     let home = testbed::Home::new();
     let port = testbed::free_port();
     let mut command = home.command(program);

@@ -2,18 +2,19 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use testbed::cluster::{self, CLOUD_SQL_PROXY, Module, Silent};
+use testbed::cluster::CLOUD_SQL_PROXY;
 use testbed::google::{Google, Metadata, Options};
 use testbed::{Home, Service, free_port, require};
 
 use super::{Calls as _, PROJECT, REGION, enabled};
 use crate::mlflow::server::{NOBODY, debian_postgresql, is_root, unprivileged};
+use crate::node::program;
 
 /// The port that connectors dial; the address is this test's own.
 const PORT: u16 = 3307;
@@ -51,20 +52,6 @@ impl Postgres {
         let uri = format!("postgresql://postgres:{admin}@127.0.0.1:{port}/postgres");
         Some(Self { _service: service, port, uri })
     }
-}
-
-/// A program of the testbed; built the first time.
-pub fn program(module: &Module) -> Option<PathBuf> {
-    if cluster::go_candidates().is_empty() {
-        assert!(std::env::var_os("CI").is_none(), "{}", cluster::GO);
-        testbed::skip(cluster::GO);
-        return None;
-    }
-    let repo = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let options = cluster::Options::new(repo, crate::node::programs(), Vec::new());
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let built = runtime.block_on(cluster::provide(module, &options, &Silent)).expect("the program is built");
-    Some(built.join(module.name))
 }
 
 /// A fake Google with a real database, and what speaks to it.

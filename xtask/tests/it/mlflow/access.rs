@@ -11,12 +11,13 @@ use super::server::{ADMIN, ADMIN_PASSWORD, Database, Server};
 use crate::image;
 
 /// Reaches the database.
-const API: &str = "/api/2.0/mlflow/experiments/search?max_results=1";
+pub(super) const API: &str = "/api/2.0/mlflow/experiments/search?max_results=1";
 
-const ARTIFACTS: &str = "/api/2.0/mlflow-artifacts/artifacts";
+pub(super) const ARTIFACTS: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
 /// A trace without content: who may not send one is told so before anybody reads it.
-const OTLP: [&str; 6] = ["-X", "POST", "-H", "content-type: application/x-protobuf", "-H", "x-mlflow-experiment-id: 0"];
+pub(super) const OTLP: [&str; 6] =
+    ["-X", "POST", "-H", "content-type: application/x-protobuf", "-H", "x-mlflow-experiment-id: 0"];
 
 const DEPLOY: &str = r#"
 [environment.lab]
@@ -33,28 +34,28 @@ uri = "gs://bucket"
 "#;
 
 /// What MLflow's own client does with what its environment says.
-const CLIENT: &str =
+pub(super) const CLIENT: &str =
     "import sys, mlflow; mlflow.set_tracking_uri(sys.argv[1]); mlflow.search_experiments(max_results=1)";
 
 /// A table of what was expected and found.
-struct Table {
+pub(super) struct Table {
     option: &'static str,
     lines: Vec<String>,
     wrong: usize,
 }
 
 impl Table {
-    fn new(option: &'static str) -> Self {
+    pub(super) fn new(option: &'static str) -> Self {
         Self { option, lines: Vec::new(), wrong: 0 }
     }
 
-    fn row(&mut self, what: &str, expected: &str, got: &str) {
+    pub(super) fn row(&mut self, what: &str, expected: &str, got: &str) {
         let mark = if got == expected { "" } else { "  <- WRONG" };
         self.wrong += usize::from(got != expected);
         self.lines.push(format!("{:8} | {what:66} | {expected:10} | {got}{mark}", self.option));
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         let text = self.lines.join("\n");
         println!("{text}");
         assert_eq!(self.wrong, 0, "\n{text}");
@@ -124,25 +125,35 @@ impl Asked {
     }
 }
 
-/// The hosts that a deploy of this environment allows.
-fn allowed_hosts(home: &Home) -> String {
+/// The Deployment that a deploy with this `deploy.toml` would apply.
+pub(super) fn deployment(home: &Home, deploy: &str, vars: &[(&str, &str)]) -> Value {
     let root = home.path().join("project");
     image::copy_project(&root);
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
     image::copy(&from.join("kubernetes"), &root.join("kubernetes"));
-    std::fs::write(root.join("deploy.toml"), DEPLOY).expect("a file");
+    std::fs::write(root.join("deploy.toml"), deploy).expect("a file");
     let digest = "0".repeat(64);
     let mut render = home.command(env!("CARGO_BIN_EXE_xtask"));
     render.args(["render", "--env", "lab", "--json", "--image", &format!("a.example.com/b@sha256:{digest}")]);
-    let output = render.env("CARGO_MANIFEST_DIR", &root).output().expect("xtask starts");
+    let output = render.env("CARGO_MANIFEST_DIR", &root).envs(vars.iter().copied()).output().expect("xtask starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let deployment = answer["objects"].as_array().into_iter().flatten().find(|object| object["kind"] == "Deployment");
-    let containers = &deployment.expect("a Deployment")["spec"]["template"]["spec"]["containers"];
+    deployment.expect("a Deployment").clone()
+}
+
+/// A container's variable.
+pub(super) fn variable(deployment: &Value, name: &str) -> String {
+    let containers = &deployment["spec"]["template"]["spec"]["containers"];
     let variables = containers[0]["env"].as_array().expect("variables");
-    let hosts = variables.iter().find(|variable| variable["name"] == "MLFLOW_SERVER_ALLOWED_HOSTS");
+    let found = variables.iter().find(|variable| variable["name"] == name);
+    found.expect("the variable")["value"].as_str().expect("a text").to_owned()
+}
+
+/// The hosts that a deploy of this environment allows.
+fn allowed_hosts(home: &Home) -> String {
     // As Kubernetes replaces it.
-    hosts.expect("the hosts")["value"].as_str().expect("a text").replace("$(POD_IP)", "100.64.7.8")
+    variable(&deployment(home, DEPLOY, &[]), "MLFLOW_SERVER_ALLOWED_HOSTS").replace("$(POD_IP)", "100.64.7.8")
 }
 
 #[test]
