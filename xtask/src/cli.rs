@@ -44,6 +44,7 @@ pub enum Command {
     Logs(commands::logs::Args),
     Open(commands::open::Args),
     Down(commands::down::Args),
+    Token(commands::token::Args),
     Infra(commands::infra::Args),
     Config(commands::config::Args),
     Render(commands::render::Args),

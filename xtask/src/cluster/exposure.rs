@@ -63,6 +63,10 @@ pub fn check(config: &ClusterConfig, manifests: &Manifests) -> Result<Exposure> 
 
 fn refusal(exposure: &Exposure, access: &Access) -> Option<Error> {
     let Exposure::Public(what) = exposure else { return None };
+    if let (Login::Iap(_), false) = (&access.login, what.contains("Gateway")) {
+        let message = format!("{what} leads past Google's Identity-Aware Proxy, and may be reached by everyone");
+        return Some(Error::new(Kind::Config, message).hint("take that address out of kubernetes/service.yaml"));
+    }
     if access.public_without_login || access.login != Login::None {
         return None;
     }
@@ -130,6 +134,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::cluster::Iap;
 
     fn service(annotations: Value, spec: Value) -> Exposure {
         let object = json!({ "metadata": { "name": "mlflow", "annotations": annotations }, "spec": spec });
@@ -182,6 +187,9 @@ mod tests {
         check(balancer(), Access { public_without_login: true, ..Access::default() }, None);
         check(balancer(), Access { login: Login::Basic { password: None }, ..Access::default() }, None);
         check(Exposure::Public("the Gateway infra/external".to_owned()), gateway(), Some("gateway-is-internal = true"));
+        let iap = || Access { login: Login::Iap(Iap::default()), ..gateway() };
+        check(Exposure::Public("the Gateway infra/external".to_owned()), iap(), None);
+        check(Exposure::Public("the Service's address 203.0.113.7".to_owned()), iap(), Some("leads past"));
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub enum ObjectKind {
     HorizontalPodAutoscaler,
     /// `batch/v1`.
     CronJob,
+    /// `networking.gke.io/v1`.
+    GcpBackendPolicy,
+    /// `networking.gke.io/v1`.
+    HealthCheckPolicy,
     /// `gateway.networking.k8s.io/v1`.
     HttpRoute,
     /// `monitoring.coreos.com/v1`.
@@ -38,7 +42,7 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All, in the order in which they are applied.
-    pub const ALL: [ObjectKind; 13] = [
+    pub const ALL: [ObjectKind; 15] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -49,6 +53,8 @@ impl ObjectKind {
         Self::Deployment,
         Self::HorizontalPodAutoscaler,
         Self::CronJob,
+        Self::GcpBackendPolicy,
+        Self::HealthCheckPolicy,
         Self::HttpRoute,
         Self::PodMonitor,
         Self::PodMonitoring,
@@ -69,6 +75,8 @@ impl ObjectKind {
                 ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
             }
             Self::CronJob => ("batch", "v1", "CronJob", "cronjobs"),
+            Self::GcpBackendPolicy => ("networking.gke.io", "v1", "GCPBackendPolicy", "gcpbackendpolicies"),
+            Self::HealthCheckPolicy => ("networking.gke.io", "v1", "HealthCheckPolicy", "healthcheckpolicies"),
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
             Self::PodMonitor => ("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors"),
             Self::PodMonitoring => ("monitoring.googleapis.com", "v1", "PodMonitoring", "podmonitorings"),
@@ -98,6 +106,10 @@ impl ObjectKind {
     /// What to do where a cluster does not have this kind; `None`: every cluster has it.
     pub const fn lacking(self) -> Option<&'static str> {
         match self {
+            Self::GcpBackendPolicy | Self::HealthCheckPolicy => Some(
+                "use a cluster of GKE with its Gateway controller (gcloud container clusters update NAME \
+                 --gateway-api=standard); or set login in deploy.toml to oidc or basic",
+            ),
             Self::HttpRoute => Some("install the Gateway API in the cluster, or leave gateway out of deploy.toml"),
             Self::PodMonitor => Some(
                 "install the Prometheus Operator in the cluster; or set metrics in deploy.toml to pod-monitoring \

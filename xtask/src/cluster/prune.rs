@@ -16,10 +16,12 @@ use super::{MANAGED_BY, MANAGER, call, failure};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The kinds that are pruned; what a person would lose data with is never among them.
-const KINDS: [ObjectKind; 12] = [
+const KINDS: [ObjectKind; 14] = [
     ObjectKind::PodMonitoring,
     ObjectKind::PodMonitor,
     ObjectKind::HttpRoute,
+    ObjectKind::HealthCheckPolicy,
+    ObjectKind::GcpBackendPolicy,
     ObjectKind::CronJob,
     ObjectKind::HorizontalPodAutoscaler,
     ObjectKind::Deployment,

@@ -26,6 +26,7 @@ pub mod status;
 pub mod test;
 #[cfg(target_os = "linux")]
 pub mod testbed;
+pub mod token;
 pub mod verify_image;
 
 use std::process::ExitCode;
@@ -91,6 +92,7 @@ pub fn run(cli: Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Logs(args) => block_on(&run, logs::run(args, &run)),
         Command::Open(args) => until_stopped(&run, open::run(args, &run)),
         Command::Down(args) => block_on(&run, down::run(args, &run)),
+        Command::Token(args) => block_on(&run, token::run(args, &run)),
         Command::Lock(args) => block_on(&run, lock::run(args, &run)),
         Command::PushLayout(args) => block_on(&run, push_layout::run(args, &run)),
         Command::VerifyImage(args) => block_on(&run, verify_image::run(args, &run)),

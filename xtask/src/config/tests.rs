@@ -218,6 +218,35 @@ fn a_login_by_openid_connect_names_who_gets_in() {
         let text = format!("{} | {}", error.lines().join(" | "), error.hint_text().unwrap_or(""));
         assert!(text.contains(expected), "{above} {lines}: {text:?} should contain {expected:?}");
     }
+    for (lines, expected) in [
+        ("login = \"iap\"", "stands before a Gateway and before nothing else"),
+        ("login = \"iap\"\nload-balancer = true\nhosts = [\"a.b\"]\ngateway = \"i/g\"", "leave load-balancer out"),
+    ] {
+        check("e", &environment("kubernetes", "", lines), &[], Err(expected));
+    }
+    let iap = |lines: &str| {
+        let text = environment("gke", "", "login = \"iap\"\nhosts = [\"a.b\"]\ngateway = \"i/g\"");
+        resolve(Path::new("/repo"), "e", &format!("{text}\n[environment.e.iap]\n{lines}\n"), &|_| None, &|_| Ok(None))
+    };
+    let client = "client-id = \"1.apps.googleusercontent.com\"";
+    for (lines, expected) in [
+        ("", ""),
+        ("service-account = \"a@p.iam.gserviceaccount.com\"", ""),
+        (&format!("{client}\nclient-secret-file = \"a\""), ""),
+        (&format!("{client}\nclient-secret-secret = \"a\""), ""),
+        (client, "iap.client-id: nothing says where the client's secret is"),
+        ("client-secret-file = \"a\"", "iap.client-id: it is missing"),
+        ("client-id = \"mlflow\"", "it ends in .apps.googleusercontent.com"),
+        (
+            &format!("{client}\nclient-secret-secret = \"a\"\nclient-secret-key = \"b\""),
+            "GKE looks for the client's secret at",
+        ),
+        ("service-account = \"ann@example.com\"", "is not a service account"),
+        ("client = \"1\"", "unknown key environment.e.iap.client"),
+    ] {
+        let found = iap(lines).map(|_| ()).map_err(|error| error.lines().join(" | ")).err().unwrap_or_default();
+        assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{lines}: {found}");
+    }
     let ignored = format!("{}\n[environment.e.oidc]\nissuer = \"x\"\n", environment("kubernetes", "", ""));
     check("e", &ignored, &[], Err("environment.e.oidc: the login is another one"));
 }
@@ -405,7 +434,7 @@ fn the_committed_file_is_right() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    for env in ["staging", "production", "lab"] {
+    for env in ["staging", "production", "lab", "edge"] {
         let config = resolve(root, env, &uncommented, &|_| None, &|_| Ok(None));
         assert!(config.as_ref().is_ok_and(|config| config.cluster().is_ok()), "{env}: {config:?}\n{uncommented}");
     }

@@ -34,6 +34,8 @@ pub enum Service {
     Compute,
     /// IAM.
     Iam,
+    /// Tokens on behalf of service accounts.
+    IamCredentials,
     /// Resource Manager.
     ResourceManager,
     /// Service Usage.
@@ -51,6 +53,7 @@ impl Service {
             Self::Billing => ("CLOUDBILLING", "https://cloudbilling.googleapis.com/"),
             Self::Compute => ("COMPUTE", "https://compute.googleapis.com/compute/v1/"),
             Self::Iam => ("IAM", "https://iam.googleapis.com/"),
+            Self::IamCredentials => ("IAMCREDENTIALS", "https://iamcredentials.googleapis.com/"),
             Self::ResourceManager => ("CLOUDRESOURCEMANAGER", "https://cloudresourcemanager.googleapis.com/"),
             Self::Usage => ("SERVICEUSAGE", "https://serviceusage.googleapis.com/"),
             Self::Sql => ("SQL", "https://sqladmin.googleapis.com/"),

@@ -6,6 +6,7 @@
 mod api;
 mod failure;
 pub mod gke_login;
+pub mod id_token;
 pub mod keys;
 #[cfg(test)]
 pub mod tests;

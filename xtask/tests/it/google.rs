@@ -5,6 +5,7 @@ mod cloud;
 mod database;
 mod faults;
 mod rules;
+mod token;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

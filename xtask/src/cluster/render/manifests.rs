@@ -26,6 +26,9 @@ const ROUTE: &str = "options/http-route.yaml";
 const MONITOR: &str = "options/pod-monitor.yaml";
 const MONITORING: &str = "options/pod-monitoring.yaml";
 
+const BACKEND: &str = "options/gcp-backend-policy.yaml";
+const HEALTH: &str = "options/health-check-policy.yaml";
+
 /// The file with the proxy before the server.
 pub const OAUTH2_PROXY: &str = "options/oauth2-proxy.yaml";
 
@@ -58,6 +61,10 @@ pub struct Manifests {
     pub monitoring: Option<Value>,
     /// An option: what a login by OpenID Connect adds to the server's pods.
     pub sign_in: Option<Pod>,
+    /// An option: Google's Identity-Aware Proxy, a GCPBackendPolicy.
+    pub backend: Option<Value>,
+    /// An option: what its load balancer asks the pods, a HealthCheckPolicy.
+    pub health: Option<Value>,
 }
 
 impl Manifests {
@@ -90,6 +97,8 @@ impl Manifests {
             monitor: untyped(option(MONITOR)?, ObjectKind::PodMonitor)?,
             monitoring: untyped(option(MONITORING)?, ObjectKind::PodMonitoring)?,
             sign_in: single(option(OAUTH2_PROXY)?, "Pod")?,
+            backend: untyped(option(BACKEND)?, ObjectKind::GcpBackendPolicy)?,
+            health: untyped(option(HEALTH)?, ObjectKind::HealthCheckPolicy)?,
         };
         no_values(&manifests.secret)?;
         Ok(manifests)
@@ -124,6 +133,16 @@ impl Manifests {
     /// What a login by OpenID Connect adds to the server's pods.
     pub fn sign_in(&self) -> Result<&Pod> {
         self.sign_in.as_ref().ok_or_else(|| Self::missing_option(OAUTH2_PROXY, "login = \"oidc\""))
+    }
+
+    /// The GCPBackendPolicy.
+    pub fn backend(&self) -> Result<&Value> {
+        self.backend.as_ref().ok_or_else(|| Self::missing_option(BACKEND, "login = \"iap\""))
+    }
+
+    /// The HealthCheckPolicy.
+    pub fn health(&self) -> Result<&Value> {
+        self.health.as_ref().ok_or_else(|| Self::missing_option(HEALTH, "login = \"iap\""))
     }
 
     /// The PodMonitoring.
@@ -218,6 +237,8 @@ fn other(document: &Document) -> Result<Object> {
         }
         ObjectKind::HorizontalPodAutoscaler
         | ObjectKind::HttpRoute
+        | ObjectKind::GcpBackendPolicy
+        | ObjectKind::HealthCheckPolicy
         | ObjectKind::PodMonitor
         | ObjectKind::PodMonitoring => {
             let message = format!("{}: a {kind} is an option", document.file);

@@ -4,6 +4,7 @@
 //! There is no template: the manifests are objects, and the environment's fields are set in them.
 
 mod gc;
+mod iap;
 mod login;
 mod manifests;
 mod metrics;
@@ -27,7 +28,7 @@ use serde_json::{Value, json};
 
 use super::login::PASSWORD_KEY as ADMIN_KEY;
 use super::{MANAGED_BY, MANAGER, NAME, Object, ObjectKind, PREFIX};
-use crate::config::cluster::{ClusterConfig, Database, Identity, Login, Metrics, PullSecret};
+use crate::config::cluster::{ClusterConfig, Database, IAP_CLIENT_KEY, Identity, Login, Metrics, PullSecret};
 use crate::error::{Error, Kind, Result};
 use crate::registry::Reference;
 
@@ -76,6 +77,7 @@ pub fn kinds(config: &ClusterConfig) -> Vec<ObjectKind> {
         ObjectKind::HorizontalPodAutoscaler => config.server.max_replicas.is_some(),
         ObjectKind::CronJob => config.gc.schedule.is_some(),
         ObjectKind::HttpRoute => config.access.gateway.is_some(),
+        ObjectKind::GcpBackendPolicy | ObjectKind::HealthCheckPolicy => matches!(config.access.login, Login::Iap(_)),
         ObjectKind::PodMonitor => config.metrics == Metrics::PodMonitor,
         ObjectKind::PodMonitoring => config.metrics == Metrics::PodMonitoring,
         _ => true,
@@ -130,6 +132,9 @@ pub fn render(manifests: &Manifests, inputs: &Inputs<'_>) -> Result<Vec<Object>>
     }
     if let Some(job) = gc::cron_job(&deployment, &config.gc)? {
         add(object(&job)?);
+    }
+    if let Login::Iap(settings) = &config.access.login {
+        iap::objects(manifests, settings, &names)?.into_iter().for_each(&mut add);
     }
     if let Some(gateway) = &config.access.gateway {
         add(route(manifests.route()?, gateway, &config.access.hosts));
@@ -209,7 +214,11 @@ fn secret(manifest: &Secret, inputs: &Inputs<'_>) -> Option<Secret> {
         Database::Uri(_) => DATABASE_KEY,
         Database::CloudSql(_) => PASSWORD_KEY,
     };
-    let values = [(database_key, database), (KEY_KEY, key), (ADMIN_KEY, admin), (oidc::CLIENT_KEY, client)];
+    let client_key = match inputs.config.access.login {
+        Login::Iap(_) => IAP_CLIENT_KEY,
+        _ => oidc::CLIENT_KEY,
+    };
+    let values = [(database_key, database), (KEY_KEY, key), (ADMIN_KEY, admin), (client_key, client)];
     let values: BTreeMap<&str, &str> =
         values.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?.expose()))).collect();
     if values.is_empty() {

@@ -8,7 +8,7 @@ use url::Url;
 use super::Secrets;
 use super::manifests::FOLDER;
 use crate::cluster::{NAME, Object, ObjectKind};
-use crate::config::cluster::{Client, ClusterConfig, Database, Egress, Identity, Login, Peer};
+use crate::config::cluster::{Client, ClusterConfig, Database, Egress, GOOGLE_RANGES, Identity, Login, Peer};
 use crate::error::{Error, Kind, Result};
 
 /// The port at which the Cloud SQL Auth Proxy finds an instance
@@ -32,7 +32,8 @@ pub fn set(objects: &mut [Object], config: &ClusterConfig, secrets: &Secrets) ->
         Egress::Open => None,
         Egress::Needed { also } => Some(needed(config, secrets, also)),
     };
-    if access.clients.is_empty() && egress.is_none() {
+    let clients = clients(config);
+    if clients.is_empty() && egress.is_none() {
         return Ok(());
     }
     let policy = objects.iter_mut().find(|object| object.kind == ObjectKind::NetworkPolicy && object.name() == NAME);
@@ -41,8 +42,8 @@ pub fn set(objects: &mut [Object], config: &ClusterConfig, secrets: &Secrets) ->
         Error::new(Kind::Input, message).hint("get its file back from the repository, or take the keys out")
     })?;
     let spec = &mut policy.value["spec"];
-    if !access.clients.is_empty() {
-        let from: Vec<Value> = access.clients.iter().map(source).collect();
+    if !clients.is_empty() {
+        let from: Vec<Value> = clients.iter().map(source).collect();
         for rule in spec["ingress"].as_array_mut().into_iter().flatten() {
             rule["from"] = json!(from);
         }
@@ -52,6 +53,16 @@ pub fn set(objects: &mut [Object], config: &ClusterConfig, secrets: &Secrets) ->
         spec["policyTypes"] = json!(["Ingress", "Egress"]);
     }
     Ok(())
+}
+
+/// Who may open a connection; nobody is named: everybody. Behind IAP it is Google's load balancer and who
+/// is named: others would go past the login.
+fn clients(config: &ClusterConfig) -> Vec<Client> {
+    let google = match config.access.login {
+        Login::Iap(_) => GOOGLE_RANGES.map(|range| Client::Addresses(range.to_owned())).to_vec(),
+        _ => Vec::new(),
+    };
+    [google, config.access.clients.clone()].concat()
 }
 
 fn source(client: &Client) -> Value {

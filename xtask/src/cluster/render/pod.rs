@@ -219,7 +219,7 @@ fn check_labels(selector: &Option<BTreeMap<String, String>>, pods: Option<&BTree
 }
 
 /// Where a secret is: the name of the Secret, and the key in it.
-fn place(secret: &Secret, key: &str, names: &Names) -> (String, String) {
+pub fn place(secret: &Secret, key: &str, names: &Names) -> (String, String) {
     match secret {
         Secret::Existing { name, key } => (name.clone(), key.clone()),
         Secret::File(_) | Secret::Variable(_) => {

@@ -22,7 +22,7 @@ pub struct Secrets {
     pub key: Option<SecretText>,
     /// The first administrator's password.
     pub admin: Option<SecretText>,
-    /// The secret by which the issuer of OpenID Connect knows the server.
+    /// The secret by which the issuer of OpenID Connect, or Google's IAP, is asked to log people in.
     pub client: Option<SecretText>,
     /// Credentials of registries, as in Docker's `config.json`.
     pub pull: Option<SecretText>,
@@ -67,6 +67,7 @@ impl Secrets {
         let admin = admin(config, vars)?;
         let client = match &config.access.login {
             Login::Oidc(oidc) => value("oidc.client-secret", Some(&oidc.client_secret), vars)?,
+            Login::Iap(iap) => value("iap.client-secret", iap.client.as_ref().map(|client| &client.secret), vars)?,
             Login::None | Login::Basic { .. } => None,
         };
         let text = |found: Option<(String, SecretText)>| found.map(|(_, text)| text);

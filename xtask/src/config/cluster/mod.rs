@@ -1,6 +1,7 @@
 //! `kind = "kubernetes"` and `kind = "gke"`: a server in a cluster.
 
 mod checks;
+mod iap;
 mod oidc;
 mod read;
 
@@ -9,6 +10,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(test)]
+pub use iap::IapClient;
+pub use iap::{CLIENT_KEY as IAP_CLIENT_KEY, Iap, RANGES as GOOGLE_RANGES};
 #[cfg(test)]
 pub use oidc::IMAGE as OAUTH2_PROXY_IMAGE;
 pub use oidc::Oidc;
@@ -253,6 +257,8 @@ pub enum Login {
     },
     /// By OpenID Connect, asked for by oauth2-proxy before the server.
     Oidc(Box<Oidc>),
+    /// By Google's Identity-Aware Proxy, before requests come from the Gateway.
+    Iap(Iap),
 }
 
 /// How a rollout is judged.

@@ -7,11 +7,11 @@ use crate::error::Result;
 use crate::gc;
 
 use super::checks::{self, Unit};
-use super::oidc;
 use super::{
     Access, Artifacts, BackupConfig, BackupMethod, Client, CloudSql, ClusterConfig, ClusterKind, Database, Egress,
     GcConfig, Identity, Login, Metrics, PROXY_IMAGE, PullSecret, RolloutConfig, Secret, ServerConfig,
 };
+use super::{iap, oidc};
 
 /// MiB of a server with one worker, and what each further one adds. Measured with MLflow 3.17.2 at
 /// PostgreSQL, under load: 350 with one worker, 535 with two, 850 with four; and 370 more in a worker
@@ -128,6 +128,11 @@ fn access(root: &Path, table: &mut Table<'_, '_>) -> Result<Access> {
     let clients = clients(table)?;
     let egress = egress(table)?;
     let login = login(root, table, &hosts)?;
+    if matches!(login, Login::Iap(_)) && (gateway.is_none() || load_balancer) {
+        let why = "Google's Identity-Aware Proxy stands before a Gateway and before nothing else";
+        let hint = "add gateway = \"NAMESPACE/NAME\", one of GKE's, and leave load-balancer out";
+        return Err(table.refuse("login", why).hint(hint));
+    }
     let public_without_login = table.boolean("public-without-login", false)?;
     Ok(Access { hosts, load_balancer, gateway, gateway_is_internal, clients, egress, login, public_without_login })
 }
@@ -159,18 +164,21 @@ fn login(root: &Path, table: &mut Table<'_, '_>, hosts: &[String]) -> Result<Log
         [("admin-password-file", file), ("admin-password-variable", variable), ("admin-password-secret", existing)];
     let given = sources.iter().find(|(_, secret)| secret.is_some()).map(|(key, _)| *key);
     let password = at_most_one(table, sources)?;
-    if let (LoginWish::None | LoginWish::Oidc, Some(key)) = (wish, given) {
+    if let (LoginWish::None | LoginWish::Oidc | LoginWish::Iap, Some(key)) = (wish, given) {
         let why = "the server has no login with passwords";
         return Err(table.refuse(key, why).hint("add login = \"basic\", or take the key out"));
     }
-    if wish != LoginWish::Oidc && table.raw("oidc")?.is_some() {
-        let hint = "add login = \"oidc\", or take the table out";
-        return Err(table.refuse("oidc", "the login is another one, and this would be ignored").hint(hint));
+    for (name, other) in [("oidc", LoginWish::Oidc), ("iap", LoginWish::Iap)] {
+        if wish != other && table.raw(name)?.is_some() {
+            let hint = format!("add login = {name:?}, or take the table out");
+            return Err(table.refuse(name, "the login is another one, and this would be ignored").hint(hint));
+        }
     }
     Ok(match wish {
         LoginWish::None => Login::None,
         LoginWish::Basic => Login::Basic { password },
         LoginWish::Oidc => Login::Oidc(Box::new(oidc::read(root, table, hosts)?)),
+        LoginWish::Iap => Login::Iap(iap::read(root, table)?),
     })
 }
 
@@ -180,10 +188,12 @@ enum LoginWish {
     None,
     Basic,
     Oidc,
+    Iap,
 }
 
 impl LoginWish {
-    const NAMES: [(&str, Self); 3] = [("none", Self::None), ("basic", Self::Basic), ("oidc", Self::Oidc)];
+    const NAMES: [(&str, Self); 4] =
+        [("none", Self::None), ("basic", Self::Basic), ("oidc", Self::Oidc), ("iap", Self::Iap)];
 }
 
 fn pull_secret(table: &mut Table<'_, '_>) -> Result<PullSecret> {

@@ -8,7 +8,7 @@ const ROLES: &[(&str, &[&str])] = &[
     ("roles/iam.securityReviewer", &["*.getIamPolicy", "*.list"]),
     ("roles/iam.serviceAccountAdmin", &["iam.serviceAccounts.*"]),
     ("roles/iam.serviceAccountKeyAdmin", &["iam.serviceAccountKeys.*"]),
-    ("roles/iam.serviceAccountTokenCreator", TOKENS),
+    ("roles/iam.serviceAccountTokenCreator", ALL_TOKENS),
     ("roles/iam.serviceAccountUser", &["iam.serviceAccounts.actAs", "iam.serviceAccounts.get"]),
     ("roles/iam.workloadIdentityUser", TOKENS),
     ("roles/iam.workloadIdentityPoolAdmin", &["iam.workloadIdentityPool*"]),
@@ -38,6 +38,12 @@ const ROLES: &[(&str, &[&str])] = &[
 
 const TOKENS: &[&str] =
     &["iam.serviceAccounts.get", "iam.serviceAccounts.getAccessToken", "iam.serviceAccounts.getOpenIdToken"];
+const ALL_TOKENS: &[&str] = &[
+    "iam.serviceAccounts.get",
+    "iam.serviceAccounts.getAccessToken",
+    "iam.serviceAccounts.getOpenIdToken",
+    "iam.serviceAccounts.signJwt",
+];
 const READ_ARTIFACTS: &[&str] = &[
     "artifactregistry.repositories.get",
     "artifactregistry.repositories.list",

@@ -1,5 +1,6 @@
 //! Tokens: for keys of service accounts, for federated identities, and on behalf of accounts.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,8 +11,12 @@ use super::call::{Call, Reply};
 use super::core::Core;
 use super::failure::{Failure, Outcome};
 use super::state::State;
+use crate::jwt::Signer;
 
 const HOUR: Duration = Duration::from_secs(3600);
+const HOUR_SECONDS: i64 = 3600;
+/// Google's own keys; made when the first token is.
+static SIGNER: LazyLock<Signer> = LazyLock::new(Signer::new);
 /// How wrong a client's clock may be.
 const SKEW: i64 = 300;
 
@@ -23,16 +28,44 @@ pub(crate) fn serve(core: &Core, call: &Call) -> Outcome<Reply> {
         ("oauth2", "GET", ["tokeninfo"], "") => tokeninfo(core, &state, call),
         ("sts", "POST", ["v1", "token"], "") => exchange(&mut state, call),
         ("iamcredentials", "POST", ["v1", "projects", _, "serviceAccounts", email], "generateAccessToken") => {
-            let name = super::iam::find(&state, email)?;
-            if !state.holds(&call.principal, "iam.serviceAccounts.getAccessToken", &name) && core.options.enforce {
-                return Err(Failure::permission("iam.serviceAccounts.getAccessToken", &name));
-            }
+            may(core, &state, call, email, "getAccessToken")?;
             let token = state.token(email, HOUR);
             let until = time::OffsetDateTime::now_utc() + HOUR;
             let until = until.format(&time::format_description::well_known::Rfc3339).expect("a date after 1970");
             Ok(json!({ "accessToken": token, "expireTime": until }).into())
         }
+        ("iamcredentials", "POST", ["v1", "projects", _, "serviceAccounts", email], "generateIdToken") => {
+            may(core, &state, call, email, "getOpenIdToken")?;
+            let body = call.json()?;
+            let now = time::OffsetDateTime::now_utc().unix_timestamp();
+            let mut claims = json!({
+                "iss": "https://accounts.google.com", "sub": email, "azp": email, "aud": body["audience"],
+                "iat": now, "exp": now + HOUR_SECONDS,
+            });
+            if body["includeEmail"] == true {
+                claims["email"] = json!(email);
+                claims["email_verified"] = json!(true);
+            }
+            Ok(json!({ "token": SIGNER.sign(&claims) }).into())
+        }
+        ("iamcredentials", "POST", ["v1", "projects", _, "serviceAccounts", email], "signJwt") => {
+            may(core, &state, call, email, "signJwt")?;
+            let body = call.json()?;
+            let claims = body["payload"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+            let claims = claims.filter(Value::is_object);
+            let claims = claims.ok_or_else(|| Failure::new(400, "Payload is not a JSON object."))?;
+            Ok(json!({ "keyId": SIGNER.jwk()["kid"], "signedJwt": SIGNER.sign(&claims) }).into())
+        }
         _ => Err(call.unknown()),
+    }
+}
+
+/// Refuses who may not do this on behalf of an account.
+fn may(core: &Core, state: &State, call: &Call, email: &str, what: &str) -> Outcome<()> {
+    let (name, permission) = (super::iam::find(state, email)?, format!("iam.serviceAccounts.{what}"));
+    match core.options.enforce && !state.holds(&call.principal, &permission, &name) {
+        true => Err(Failure::permission(&permission, &name)),
+        false => Ok(()),
     }
 }
 

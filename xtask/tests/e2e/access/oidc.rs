@@ -102,6 +102,8 @@ pub fn run(world: &World) -> Result<Row> {
     );
     site.set(|settings| {
         settings.replicas = 2;
+        // Two containers to pull and to start, on a machine that may be busy.
+        settings.deadline = 300;
         settings.lines.extend(["login = \"oidc\"".to_owned(), table]);
     })?;
     let first = site.deploy(&["--json"])?.expect(0)?;
