@@ -43,6 +43,9 @@ pub const SIGN_IN_PROXY: &str = "oauth2-proxy";
 /// The variable with the administrator's password.
 pub const PASSWORD: &str = "MLFLOW_AUTH_ADMIN_PASSWORD";
 
+/// Where MLflow looks for the login's database, where a user says so.
+const CONFIG_PATH: &str = "MLFLOW_AUTH_CONFIG_PATH";
+
 /// The administrator (`mlflow_server_login.py` in the image).
 pub const ADMIN: &str = "admin";
 
@@ -110,6 +113,14 @@ impl Login {
         })?;
         Ok(Auth::Basic { username: ADMIN.to_owned(), password })
     }
+}
+
+/// Whether a server keeps users in its database (`databases` in `schema/stores.py`).
+pub fn keeps_users(deployment: &Deployment) -> bool {
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let server = pod.and_then(|pod| pod.containers.iter().find(|container| container.name == CONTAINER));
+    let variables = server.iter().flat_map(|server| server.env.iter().flatten());
+    variables.into_iter().any(|variable| [PASSWORD, CONFIG_PATH].contains(&variable.name.as_str()))
 }
 
 /// A login by OpenID Connect, which oauth2-proxy asks for in the server's pods.

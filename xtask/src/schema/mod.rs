@@ -3,8 +3,11 @@
 //! `python`, `revisions`, `layers` and `verdict` are pure; `image` reads images, `sqlite` a local
 //! database. MLflow works with one revision only, the newest that it knows, and refuses any other.
 
+mod answer;
+pub mod gate;
 pub mod image;
 mod layers;
+pub mod migrate;
 mod python;
 mod revisions;
 pub mod sqlite;
@@ -26,7 +29,39 @@ pub struct Schema {
     pub login: Option<Revisions>,
 }
 
-/// Some of the tables that every tracking store has had (`Store.tables` in `status.py`).
+impl Schema {
+    /// The revisions of a store; `None` where this MLflow does not migrate it.
+    pub fn of(&self, store: Store) -> Option<&Revisions> {
+        match store {
+            Store::Tracking => Some(&self.tracking),
+            Store::Login => self.login.as_ref(),
+        }
+    }
+
+    /// The revisions that a server works with, which keeps users or does not.
+    pub fn heads(&self, login: bool) -> Heads {
+        let login = self.login.as_ref().filter(|_| login).map(|login| login.head().to_owned());
+        Heads { tracking: self.tracking.head().to_owned(), login }
+    }
+}
+
+/// The revisions that a server works with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heads {
+    /// Of experiments, runs, models and traces.
+    pub tracking: String,
+    /// Of users and permissions; `None`: it keeps none.
+    pub login: Option<String>,
+}
+
+impl Heads {
+    /// Whether databases that have these revisions fit a server that works with `wanted`.
+    pub fn fit(&self, wanted: &Self) -> bool {
+        self.tracking == wanted.tracking && (wanted.login.is_none() || self.login == wanted.login)
+    }
+}
+
+/// Some of the tables that every tracking store has had (`Store.tables` in `stores.py`).
 const TRACKING_TABLES: [&str; 3] = ["experiments", "runs", "metrics"];
 
 /// A store with a schema of its own. Both may be in one database.

@@ -29,7 +29,7 @@ pub fn look(path: &Path) -> Result<Found> {
     let mut found = Found {
         store: Store::Tracking,
         revisions: Vec::new(),
-        tables: false,
+        holds: false,
         head: None,
         server: format!("sqlite {}", rusqlite::version()),
         bytes: Some(bytes),
@@ -62,7 +62,8 @@ fn read(path: &Path, found: &mut Found) -> rusqlite::Result<()> {
     let moment = connection.transaction()?;
     let has = |table: &str| moment.table_exists(None, table);
     for table in TRACKING_TABLES {
-        found.tables |= has(table)?;
+        found.holds |=
+            has(table)? && moment.query_row(&format!("SELECT EXISTS (SELECT 1 FROM {table})"), [], |row| row.get(0))?;
     }
     if has(VERSIONS)? {
         let mut rows = moment.prepare(&format!("SELECT version_num FROM {VERSIONS}"))?;

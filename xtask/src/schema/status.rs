@@ -1,12 +1,17 @@
 //! The program that asks a database for its schema, and its answer.
 
-use super::Store;
+use super::answer;
 pub use super::verdict::Found;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::Result;
 
-/// The program: `python -c PROGRAM`, where there is an MLflow. As text, so that an image need not have
+/// The program, for where there is an MLflow. As text, so that an image need not have
 /// it, be it an older one of ours or someone else's.
-pub const PROGRAM: &str = include_str!("status.py");
+const PROGRAM: &str = concat!(include_str!("stores.py"), include_str!("status.py"));
+
+/// Program and arguments.
+pub fn command() -> Vec<String> {
+    ["python", "-c", PROGRAM].map(str::to_owned).to_vec()
+}
 
 /// What an answer's line begins with (`MARK` in the program).
 const MARK: &str = "mlflow-server-schema ";
@@ -16,17 +21,7 @@ const MARK: &str = "mlflow-server-schema ";
 /// # Errors
 /// `Remote` for an answer that is none.
 pub fn read(lines: &[String]) -> Result<Vec<Found>> {
-    let odd = || "the pod that asked the database printed no good answer";
-    let found = lines.iter().filter_map(|line| line.strip_prefix(MARK)).map(serde_json::from_str::<Found>);
-    let found: Vec<Found> = found.collect::<std::result::Result<_, _>>().context(Kind::Remote, odd)?;
-    let of = |store: Store| found.iter().filter(|found| found.store == store).count();
-    match (of(Store::Tracking), of(Store::Login)) {
-        (1, 0 | 1) => Ok(found),
-        _ => {
-            let last = lines.last().map_or("nothing", String::as_str);
-            Err(Error::new(Kind::Remote, odd()).source(format!("it printed: {}", crate::report::shorten(200, last))))
-        }
-    }
+    answer::read(MARK, lines, "asked the database", |found: &Found| found.store)
 }
 
 #[cfg(test)]
@@ -37,7 +32,7 @@ mod tests {
     fn an_answer_is_read_from_all_that_was_printed() {
         let line = |store: &str| {
             format!(
-                r#"{MARK}{{"store": "{store}", "revisions": ["a"], "tables": true, "head": "a", "server": "sqlite 3", "bytes": null}}"#
+                r#"{MARK}{{"store": "{store}", "revisions": ["a"], "holds": true, "head": "a", "server": "sqlite 3", "bytes": null}}"#
             )
         };
         let check = |lines: &[&str], expected: Option<usize>| {

@@ -11,8 +11,8 @@ pub struct Found {
     pub store: Store,
     /// What alembic has noted; one revision, or none where it was never at work.
     pub revisions: Vec<String>,
-    /// Whether there are tables that only MLflow has.
-    pub tables: bool,
+    /// Whether there is anything in tables that only MLflow has. A start that was cut short leaves empty ones.
+    pub holds: bool,
     /// The revision that the MLflow works with which looked.
     pub head: Option<String>,
     /// The database's kind and version.
@@ -36,7 +36,7 @@ pub enum Verdict {
     },
     /// A newer MLflow has migrated it: this one knows its revision not.
     Ahead,
-    /// It holds MLflow's tables, and does not say of which revision; or says several.
+    /// It holds what MLflow keeps, and does not say of which revision; or says several.
     Unclear,
 }
 
@@ -46,7 +46,7 @@ pub fn verdict(found: &Found, known: &Revisions) -> Verdict {
         [revision] if revision == known.head() => Verdict::Same,
         revisions if revisions.iter().any(|revision| !known.knows(revision)) => Verdict::Ahead,
         [revision] => Verdict::Behind { migrations: Some(known.after(revision)) },
-        [] if !found.tables => Verdict::Empty,
+        [] if !found.holds => Verdict::Empty,
         // An MLflow of before 3.6 noted nothing about the login; newer ones begin at its first revision.
         [] if found.store == Store::Login => Verdict::Behind { migrations: None },
         _ => Verdict::Unclear,
@@ -67,9 +67,9 @@ mod tests {
         };
         let known = Revisions::try_from(parents.map(owned).into_iter().collect::<BTreeMap<String, Vec<String>>>());
         let known = known.unwrap();
-        let check = |store: Store, revisions: &str, tables: bool, expected: Verdict| {
+        let check = |store: Store, revisions: &str, holds: bool, expected: Verdict| {
             let revisions = revisions.split_whitespace().map(str::to_owned).collect();
-            let found = Found { store, revisions, tables, head: None, server: String::new(), bytes: None };
+            let found = Found { store, revisions, holds, head: None, server: String::new(), bytes: None };
             assert_eq!(verdict(&found, &known), expected, "{found:?}");
         };
         let behind = |migrations| Verdict::Behind { migrations };
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_a_database_holds_is_read_from_its_line() {
-        let line = r#"{"store": "tracking", "revisions": ["c"], "tables": true, "head": "c", "server": "postgresql 15.8", "bytes": 9}"#;
+        let line = r#"{"store": "tracking", "revisions": ["c"], "holds": true, "head": "c", "server": "postgresql 15.8", "bytes": 9}"#;
         let found: Found = serde_json::from_str(line).unwrap();
         assert_eq!((found.store, found.bytes), (Store::Tracking, Some(9)));
         let unknown = serde_json::from_str::<Found>(&line.replace("tracking", "other"));

@@ -13,6 +13,7 @@ mod infra_faults;
 mod infra_gcloud;
 mod local;
 mod lock;
+mod migration;
 mod mlflow;
 mod node;
 mod readers;

@@ -12,7 +12,7 @@ use crate::mlflow::envs::Python;
 use crate::mlflow::server::Database;
 
 /// What `db status` runs in the cluster.
-const STATUS: &str = include_str!("../../src/schema/status.py");
+const STATUS: &str = concat!(include_str!("../../src/schema/stores.py"), include_str!("../../src/schema/status.py"));
 
 /// MLflow's own answer, by alembic, in the form of ours.
 const ASK: &str = "
@@ -187,7 +187,7 @@ fn an_image_that_does_not_tell_its_schema_is_refused() {
 }
 
 /// Runs a program of the server's Python with this database; its output, and whether it went well.
-fn python(home: &Home, python: &Python, uri: &str, args: &[&str], change: &dyn Fn(&mut Command)) -> (bool, String) {
+pub fn python(home: &Home, python: &Python, uri: &str, args: &[&str], change: &dyn Fn(&mut Command)) -> (bool, String) {
     let mut command = home.command(python.interpreter());
     command.args(args).env("MLFLOW_BACKEND_STORE_URI", uri).env("MLFLOW_DISABLE_TELEMETRY", "true");
     command.env("GIT_PYTHON_REFRESH", "quiet").env("PYTHONDONTWRITEBYTECODE", "1");
@@ -198,7 +198,7 @@ fn python(home: &Home, python: &Python, uri: &str, args: &[&str], change: &dyn F
 }
 
 /// What the stores' databases hold.
-fn status(home: &Home, with: &Python, uri: &str, change: &dyn Fn(&mut Command)) -> Vec<Value> {
+pub fn status(home: &Home, with: &Python, uri: &str, change: &dyn Fn(&mut Command)) -> Vec<Value> {
     let (well, text) = python(home, with, uri, &["-c", STATUS], change);
     assert!(well, "{text}");
     let lines = text.lines().filter_map(|line| line.strip_prefix("mlflow-server-schema "));
@@ -212,14 +212,14 @@ fn tells_its_schema(home: &Home, with: &Python, uri: &str, engine: &str) {
         assert!(well, "{text}");
     };
     let empty = status(home, with, uri, &unchanged).remove(0);
-    assert_eq!((&empty["revisions"], &empty["tables"]), (&json!([]), &json!(false)), "{empty}");
+    assert_eq!((&empty["revisions"], &empty["holds"]), (&json!([]), &json!(false)), "{empty}");
     let head = empty["head"].as_str().expect("a head").to_owned();
     assert!(empty["server"].as_str().is_some_and(|server| server.starts_with(engine)), "{empty}");
 
     let upgrade = "import os, mlflow.store.db.utils as u; e = u.create_sqlalchemy_engine(os.environ['MLFLOW_BACKEND_STORE_URI']); u._initialize_tables(e)";
     run(upgrade);
     let full = status(home, with, uri, &unchanged).remove(0);
-    assert_eq!((&full["revisions"], &full["tables"]), (&json!([head]), &json!(true)), "{full}");
+    assert_eq!((&full["revisions"], &full["holds"]), (&json!([head]), &json!(true)), "{full}");
     assert!(full["bytes"].as_u64() > empty["bytes"].as_u64(), "{full} {empty}");
 
     let execute = |statement: &str| {
@@ -232,7 +232,7 @@ fn tells_its_schema(home: &Home, with: &Python, uri: &str, engine: &str) {
     assert_eq!(status(home, with, uri, &unchanged)[0]["revisions"], json!(["728d730b5ebd"]));
     execute("DROP TABLE alembic_version");
     let unclear = status(home, with, uri, &unchanged).remove(0);
-    assert_eq!((&unclear["revisions"], &unclear["tables"]), (&json!([]), &json!(true)));
+    assert_eq!((&unclear["revisions"], &unclear["holds"]), (&json!([]), &json!(true)));
 
     // The login's store, in the same database.
     let config = home.file("auth.ini");

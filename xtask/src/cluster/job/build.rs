@@ -15,6 +15,7 @@ use mlflow_image::Digest;
 use crate::cluster::login::SIGN_IN_PROXY;
 use crate::cluster::{CONTAINER, MANAGED_BY, MANAGER, NAME};
 use crate::error::{Error, Kind, Result};
+use crate::schema::gate;
 
 /// The label that tells the pods of a task from the server's.
 const COMPONENT: &str = "app.kubernetes.io/component";
@@ -97,7 +98,10 @@ fn of_pod(mut pod: PodSpec, task: &Task) -> Option<PodSpec> {
         .into_iter()
         .filter(|container| container.name != SIGN_IN_PROXY)
         .map(|container| Container { restart_policy: Some("Always".to_owned()), ..container });
-    pod.init_containers.get_or_insert_default().splice(0..0, beside);
+    let before = pod.init_containers.get_or_insert_default();
+    // A task is what others wait for.
+    before.retain(|container| container.name != gate::CONTAINER);
+    before.splice(0..0, beside);
     pod.containers = vec![of_container(server, task)];
     pod.restart_policy = Some("Never".to_owned());
     pod.termination_grace_period_seconds = Some(10);
@@ -156,7 +160,7 @@ mod tests {
             "serviceAccountName": "mlflow", "securityContext": {"runAsUser": 65532},
             "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway"}],
             "affinity": {"podAntiAffinity": {}, "nodeAffinity": {}},
-            "initContainers": [{"name": "cloud-sql-proxy", "restartPolicy": "Always"}],
+            "initContainers": [{"name": "cloud-sql-proxy", "restartPolicy": "Always"}, {"name": "schema-gate"}],
             "containers": [
                 {"name": "helper", "image": "h"},
                 {

@@ -54,7 +54,9 @@ pub fn judge(uid: &str, look: &Look, memory: &mut Memory) -> State {
         return failure(failed.reason.as_deref(), failed.message.as_deref(), &look.pods);
     }
     let alive: Vec<&Pod> = look.pods.iter().filter(|pod| !matches!(phase(pod), "Succeeded" | "Failed")).collect();
-    let causes = alive.iter().filter_map(|pod| rollout::cause_of(pod, &look.events, look.at));
+    // What a task's program has ended with, the Job says in a moment.
+    let causes = alive.iter().filter(|pod| !has_ended(pod));
+    let causes = causes.filter_map(|pod| rollout::cause_of(pod, &look.events, look.at));
     let causes: Vec<Cause> = causes.chain(refusal(uid, look)).collect();
     for cause in &causes {
         memory.entry(cause.key()).or_insert(cause.first_sign.min(look.at));
@@ -103,6 +105,12 @@ fn failure(reason: Option<&str>, message: Option<&str>, pods: &[Pod]) -> State {
             container: None,
         },
     }
+}
+
+/// Whether the task's own container has ended.
+fn has_ended(pod: &Pod) -> bool {
+    let mut all = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    all.any(|status| status.state.as_ref().is_some_and(|state| state.terminated.is_some()))
 }
 
 /// The first container that ended with another exit code than 0.

@@ -3,6 +3,7 @@
 //!
 //! There is no template: the manifests are objects, and the environment's fields are set in them.
 
+mod gate;
 mod gc;
 mod iap;
 mod login;

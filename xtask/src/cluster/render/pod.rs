@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::login;
 use super::manifests::FOLDER;
 use super::settings::{self, POD_IP};
 use super::{CONFIG, DATABASE_KEY, Inputs, KEY_KEY, PASSWORD_KEY, SECRET};
+use super::{gate, login};
 use crate::cluster::{CONTAINER, PORT};
 use crate::config::cluster::{CloudSql, Database, Identity, Secret};
 use crate::error::{Error, Kind, Result};
@@ -62,6 +62,8 @@ pub fn deployment(manifest: &Deployment, inputs: &Inputs<'_>, names: &Names) -> 
             folder.size_limit = Some(Quantity(config.server.scratch.clone()));
         }
     }
+    // The last: it is what the server's container has become.
+    gate::set(pod)?;
     Ok(deployment)
 }
 

@@ -38,7 +38,12 @@ pub fn kubernetes() -> ClusterConfig {
         artifacts: Artifacts { uri: "gs://bucket".to_owned(), identity: Identity::Ambient },
         access: Access::default(),
         metrics: Metrics::None,
-        rollout: RolloutConfig { deadline: Duration::from_secs(300), soak: Duration::from_secs(5), keep: 3 },
+        rollout: RolloutConfig {
+            deadline: Duration::from_secs(300),
+            soak: Duration::from_secs(5),
+            migration: Duration::from_secs(600),
+            keep: 3,
+        },
         pull_secret: PullSecret::Never,
         gc: GcConfig::default(),
         backup: BackupConfig { method: BackupMethod::Dump, to: None, keep: 10, deadline: Duration::from_secs(3_600) },
@@ -77,7 +82,7 @@ pub fn objects(config: &ClusterConfig, secrets: &Secrets) -> Vec<Object> {
     render(&manifests, &Inputs { env: "test", config, image: IMAGE, version: Some("3.17.2"), secrets }).unwrap()
 }
 
-fn find(objects: &[Object], kind: ObjectKind) -> &Value {
+pub fn find(objects: &[Object], kind: ObjectKind) -> &Value {
     &objects.iter().find(|object| object.kind == kind).unwrap_or_else(|| panic!("no {kind}")).value
 }
 
@@ -217,7 +222,8 @@ fn the_environment_is_in_the_deployment() {
     assert_eq!(deployment["spec"]["progressDeadlineSeconds"], 300);
     assert_eq!(deployment["metadata"]["labels"]["app.kubernetes.io/version"], "3.17.2");
     let pod = &deployment["spec"]["template"]["spec"];
-    assert_eq!(pod["initContainers"], Value::Null, "no proxy without Cloud SQL");
+    let before = pod["initContainers"].as_array().unwrap();
+    assert_eq!(before.len(), 1, "no proxy without Cloud SQL");
     assert_eq!(pod["volumes"][0]["emptyDir"]["sizeLimit"], "5Gi");
     let server = container(&all, "containers", CONTAINER);
     assert_eq!(server["image"], IMAGE);
@@ -264,8 +270,9 @@ fn a_schedule_frees_what_is_deleted_in_the_servers_own_pod() {
     for same in ["image", "env", "envFrom", "securityContext", "volumeMounts"] {
         assert_eq!(cleaner[same], server[same], "{same}");
     }
-    let sidecars = &find(&all, ObjectKind::Deployment)["spec"]["template"]["spec"]["initContainers"];
-    assert_eq!((&pod["initContainers"], &pod["restartPolicy"]), (sidecars, &json!("Never")));
+    let before = find(&all, ObjectKind::Deployment)["spec"]["template"]["spec"]["initContainers"].clone();
+    let sidecars = &before.as_array().unwrap()[..1];
+    assert_eq!((&pod["initContainers"], &pod["restartPolicy"]), (&json!(sidecars), &json!("Never")));
     let arguments = |all: &[Object]| {
         let job = find(all, ObjectKind::CronJob)["spec"]["jobTemplate"]["spec"].clone();
         let command = job["template"]["spec"]["containers"][0]["command"].as_array().unwrap()[3..].to_vec();

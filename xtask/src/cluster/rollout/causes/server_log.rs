@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::super::pods::{self, View};
 use super::super::snapshot::{LogLine, Snapshot};
 use super::{Budget, Cause, Code};
+use crate::schema::gate;
 
 /// Seconds for a database that does not answer: one that restarts is back by then.
 const UNREACHABLE: i64 = 25;
@@ -13,6 +14,9 @@ const UNREACHABLE: i64 = 25;
 const REFUSED: i64 = 10;
 /// Seconds for a database that swallows the connection, so that the server has nothing to report.
 const SILENT: i64 = 40;
+
+/// Seconds for a gate that has not yet seen what was migrated.
+const GATED: i64 = 10;
 
 /// The last thing that the server says before it connects for the first time.
 const CONNECTS: &str = "Create SQLAlchemy engine";
@@ -63,6 +67,10 @@ fn of_line(text: &str) -> Option<(Code, Budget, &str)> {
             return Some((Code::SchemaMismatch, Budget::Now, sentence));
         }
     }
+    // It stands for as long as nobody migrates: who deploys has done so before the pods are followed.
+    if let Some(at) = text.find(gate::WAITS) {
+        return Some((Code::SchemaMismatch, Budget::Seconds(GATED), &text[at..]));
+    }
     // `(psycopg2.OperationalError) connection to server at ...`, and so for other drivers.
     let (_, detail) = text.split_once("OperationalError) ")?;
     let refusals =
@@ -103,6 +111,11 @@ mod tests {
         ] {
             check(&format!("(psycopg2.OperationalError) {detail}"), Some((code, &detail)));
         }
+        let gate =
+            "schema gate: the tracking database has schema abcdef123456, and this MLflow works with dc11669786a5";
+        check(gate, Some((Code::SchemaMismatch, gate)));
+        let detail = "connection failed: connection to server at \"10.0.0.2\", port 5432 failed: Connection refused";
+        check(&format!("schema gate: (psycopg.OperationalError) {detail}"), Some((Code::DatabaseUnreachable, detail)));
         check("(Background on this error at: https://sqlalche.me/e/20/e3q8)", None);
         check("Operation will be retried in 0.7 seconds", None);
         check("2026-11-24T00:12:46+0000 INFO Uvicorn running on http://0.0.0.0:5000", None);
