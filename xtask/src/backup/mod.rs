@@ -113,13 +113,23 @@ pub struct Taken {
     pub pruned: Vec<String>,
 }
 
+/// Refuses settings with which no backup can be taken, before anything is done for its sake.
+///
+/// # Errors
+/// `Config` where nobody said where dumps go.
+pub fn check(settings: &ClusterConfig) -> Result<()> {
+    match settings.backup.method {
+        BackupMethod::Dump => dump::wish("take", settings).map(drop),
+        BackupMethod::CloudSql => Ok(()),
+    }
+}
+
 /// Takes a backup: counted and dumped in one snapshot, sent away, read back. `reason` is kept with it.
 ///
 /// # Errors
 /// `Image` for an image without pg_dump, or with one older than the database; `Config` where nobody said
 /// where dumps go; `Check` for a database without MLflow's tables; `Forbidden`, `Refused` or `Remote` for what
 /// database and store answer.
-#[expect(dead_code, reason = "a deploy that migrates calls it")]
 pub async fn take(
     run: &Run,
     cluster: &Cluster,
@@ -183,7 +193,6 @@ pub async fn verify(
 /// # Errors
 /// `Locked` where a server still uses the tables, or someone migrates; `Check` for a backup that is damaged or
 /// not there; otherwise as [`take`].
-#[expect(dead_code, reason = "whoever stops the servers first calls it")]
 pub async fn restore(
     run: &Run,
     cluster: &Cluster,

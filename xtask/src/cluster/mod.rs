@@ -31,6 +31,8 @@ pub mod source;
 pub mod status;
 pub mod target;
 
+use k8s_openapi::api::apps::v1::Deployment;
+
 pub use connect::Cluster;
 pub use object::{Object, ObjectKind};
 
@@ -52,3 +54,9 @@ pub const PORT: u16 = 5000;
 
 /// The container that runs MLflow.
 pub const CONTAINER: &str = "mlflow";
+
+/// The image that a Deployment's servers run.
+pub fn server_image(deployment: &Deployment) -> Option<&str> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    pod.containers.iter().find(|container| container.name == CONTAINER)?.image.as_deref()
+}

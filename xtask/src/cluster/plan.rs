@@ -4,17 +4,29 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::deploy::Migration;
 use super::release::State;
 
 /// What was seen before anything is changed.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Seen<'a> {
     /// How many live objects differ from the wanted ones, or are missing.
     pub changes: usize,
     /// Of our objects, how many are no longer wanted.
     pub stale: usize,
     /// The newest release and how it ended.
     pub last: Option<(u64, State)>,
+    /// What becomes of the databases' schema.
+    pub migration: &'a Migration,
+}
+
+/// How the user wants it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// Prove it by the smoke test.
+    pub smoke: bool,
+    /// Make a backup before the databases are changed.
+    pub backup: bool,
 }
 
 /// One step of a deploy.
@@ -27,6 +39,20 @@ pub enum Step {
     Resume { release: u64 },
     /// Apply what differs.
     Apply { objects: usize },
+    /// Make the schema where a database is empty.
+    Make,
+    /// Wait until a new pod is held back by nothing but the schema.
+    Stage,
+    /// Stop the old servers; new ones wait.
+    Stop,
+    /// Back the databases up.
+    BackUp,
+    /// Migrate the databases.
+    Migrate,
+    /// Bring the databases back to a backup.
+    BringBack,
+    /// Let the servers start.
+    Start,
     /// Follow the pods until they serve, and watch that they stay up.
     Follow,
     /// Look whether what runs serves.
@@ -47,6 +73,13 @@ impl Step {
             Self::Begin => ("record", "Recording", "a new release as begun".to_owned()),
             Self::Resume { release } => ("resume", "Resuming", format!("release {release}, which was interrupted")),
             Self::Apply { objects: count } => ("apply", "Applying", objects(count)),
+            Self::Make => ("make", "Making", "the schema of databases that are empty".to_owned()),
+            Self::Stage => ("stage", "Staging", "a new pod, up to where it needs the other schema".to_owned()),
+            Self::Stop => ("stop", "Stopping", "the servers: nothing serves from here on".to_owned()),
+            Self::BackUp => ("back up", "Backing up", "the databases".to_owned()),
+            Self::Migrate => ("migrate", "Migrating", "the databases".to_owned()),
+            Self::BringBack => ("restore", "Restoring", "the databases from their backup".to_owned()),
+            Self::Start => ("start", "Starting", "the servers".to_owned()),
             Self::Follow => ("follow", "Following", "the rollout until the new pods serve and stay up".to_owned()),
             Self::Verify => ("verify", "Verifying", "that what runs serves".to_owned()),
             Self::Smoke => ("prove", "Proving", "that it works".to_owned()),
@@ -63,29 +96,76 @@ impl fmt::Display for Step {
     }
 }
 
-/// The steps to what is wanted, proven by the smoke test where `smoke` says so. [`Step::Verify`] alone when it was applied and proven before.
-pub fn plan(seen: &Seen, smoke: bool) -> Vec<Step> {
+/// The steps to what is wanted. [`Step::Verify`] alone when it was applied and proven before.
+pub fn plan(seen: &Seen<'_>, wish: Wish) -> Vec<Step> {
     let apply = (seen.changes > 0).then_some(Step::Apply { objects: seen.changes });
     let prune = (seen.stale > 0).then_some(Step::Prune { objects: seen.stale });
+    let is_settled = seen.changes == 0 && *seen.migration == Migration::None;
     let begin = match seen.last {
-        Some((_, State::Deployed)) if seen.changes == 0 => {
+        Some((_, State::Deployed)) if is_settled => {
             return [Some(Step::Verify), prune].into_iter().flatten().collect();
         }
-        Some((release, State::Pending)) if seen.changes == 0 => Step::Resume { release },
+        Some((release, State::Pending)) if is_settled => Step::Resume { release },
         _ => Step::Begin,
     };
-    let smoke = smoke.then_some(Step::Smoke);
-    [Some(begin), apply, Some(Step::Follow), smoke, Some(Step::Record), prune].into_iter().flatten().collect()
+    let backup = wish.backup.then_some(Step::BackUp);
+    let schema: &[Option<Step>] = match seen.migration {
+        Migration::None => &[],
+        Migration::Unknown | Migration::Make => &[Some(Step::Make)],
+        // The old servers run until it is known that the new ones come up.
+        Migration::Migrate(_) => &[Some(Step::Stage), Some(Step::Stop), backup, Some(Step::Migrate), Some(Step::Start)],
+        Migration::Restore { .. } => {
+            &[Some(Step::Stage), Some(Step::Stop), backup, Some(Step::BringBack), Some(Step::Start)]
+        }
+    };
+    let smoke = wish.smoke.then_some(Step::Smoke);
+    let before = [Some(begin), apply].into_iter();
+    let after = [Some(Step::Follow), smoke, Some(Step::Record), prune].into_iter();
+    before.chain(schema.iter().copied()).chain(after).flatten().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::deploy::Needed;
     use super::*;
 
     fn check(changes: usize, stale: usize, last: Option<(u64, State)>, smoke: bool, expected: &str) {
-        let steps = plan(&Seen { changes, stale, last }, smoke);
+        check_schema(&Migration::None, changes, stale, last, Wish { smoke, backup: true }, expected);
+    }
+
+    fn check_schema(
+        migration: &Migration,
+        changes: usize,
+        stale: usize,
+        last: Option<(u64, State)>,
+        wish: Wish,
+        expected: &str,
+    ) {
+        let steps = plan(&Seen { changes, stale, last, migration }, wish);
         let names: Vec<_> = steps.iter().map(|step| step.words().0).collect();
-        assert_eq!(names.join(" "), expected, "{changes} changes, {stale} stale, after {last:?}");
+        assert_eq!(names.join(" "), expected, "{changes} changes, {stale} stale, after {last:?}, {migration:?}");
+    }
+
+    #[test]
+    fn a_schema_is_changed_while_nothing_serves() {
+        let deployed = Some((3, State::Deployed));
+        let needed = Needed { stores: Vec::new(), bytes: None, found: Vec::new() };
+        let (unknown, make, migrate) = (Migration::Unknown, Migration::Make, Migration::Migrate(needed));
+        let restore = Migration::Restore { backup: "b".into(), found: Vec::new() };
+        let check =
+            |migration: &Migration, changes: usize, last: Option<(u64, State)>, backup: bool, expected: &str| {
+                check_schema(migration, changes, 0, last, Wish { smoke: true, backup }, expected);
+            };
+        check(&unknown, 8, None, true, "record apply make follow prove record");
+        check(&make, 1, deployed, true, "record apply make follow prove record");
+        let whole = "record apply stage stop back up migrate start follow prove record";
+        check(&migrate, 1, deployed, true, whole);
+        check(&migrate, 1, deployed, false, &whole.replace(" back up", ""));
+        check(&restore, 1, deployed, true, &whole.replace("migrate", "restore"));
+        // After a run that died in between, or a database that someone else has brought back.
+        check(&migrate, 0, Some((3, State::Pending)), true, &whole.replace(" apply", ""));
+        check(&migrate, 0, deployed, true, &whole.replace(" apply", ""));
+        check(&make, 0, deployed, true, "record make follow prove record");
     }
 
     #[test]

@@ -137,6 +137,8 @@ mod tests {
             version: None,
             replaces: None,
             restores: None,
+            heads: None,
+            backup: None,
             cause: None,
             objects: objects.iter().copied().map(reference).collect(),
         }

@@ -21,6 +21,7 @@ use serde_json::Value;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::provenance::Provenance;
 use crate::report;
+use crate::schema::Heads;
 
 use super::connect::Cluster;
 use super::object::{Object, ObjectKind, ObjectRef};
@@ -91,6 +92,8 @@ pub struct Draft {
     pub replaces: Option<u64>,
     /// The earlier release whose objects these are.
     pub restores: Option<u64>,
+    /// The revisions of the databases that its server works with, where they are known.
+    pub heads: Option<Heads>,
 }
 
 /// A deploy, as it is recorded.
@@ -115,6 +118,12 @@ pub struct Release {
     pub replaces: Option<u64>,
     /// The earlier release whose objects were applied again.
     pub restores: Option<u64>,
+    /// The revisions of the databases that its server works with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<Heads>,
+    /// The backup of the databases that was made before it changed them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
     /// Why it failed, in a sentence.
     pub cause: Option<String>,
     /// What was applied.
@@ -180,6 +189,8 @@ pub async fn begin(cluster: &Cluster, draft: Draft, objects: &[Object]) -> Resul
         version: draft.version,
         replaces: draft.replaces,
         restores: draft.restores,
+        heads: draft.heads,
+        backup: None,
         cause: None,
         objects: objects.iter().map(Object::reference).collect(),
     };
@@ -200,14 +211,25 @@ pub async fn begin(cluster: &Cluster, draft: Draft, objects: &[Object]) -> Resul
 /// # Errors
 /// What the API server answers.
 pub async fn finish(cluster: &Cluster, release: &Release, state: State, cause: Option<String>) -> Result<Release> {
+    change(cluster, Release { state, cause, finished: Some(report::now()), ..release.clone() }).await
+}
+
+/// Records the backup that was made before a release changes the databases.
+///
+/// # Errors
+/// What the API server answers.
+pub async fn note_backup(cluster: &Cluster, release: &Release, backup: &str) -> Result<Release> {
+    change(cluster, Release { backup: Some(backup.to_owned()), ..release.clone() }).await
+}
+
+async fn change(cluster: &Cluster, release: Release) -> Result<Release> {
     let name = name(release.number);
-    let explain = |error| failure::explain(cluster, &format!("record the end of {name}"), error);
+    let explain = |error| failure::explain(cluster, &format!("record what became of {name}"), error);
     let api = cluster.api::<ConfigMap>();
-    let finished = Release { state, cause, finished: Some(report::now()), ..release.clone() };
-    let patch = Patch::Merge(serde_json::json!({"data": {RECORD: record(&finished)?}}));
+    let patch = Patch::Merge(serde_json::json!({"data": {RECORD: record(&release)?}}));
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     call::repeat(DEADLINE, || api.patch(&name, &params, &patch)).await.map_err(explain)?;
-    Ok(finished)
+    Ok(release)
 }
 
 /// The objects of a release, to be applied again. Its Secrets are not among them, but are there.
@@ -395,6 +417,8 @@ mod tests {
             version: Some("3.14.0".to_owned()),
             replaces: None,
             restores: None,
+            heads: None,
+            backup: None,
             cause: None,
             objects: vec![ObjectRef { kind: ObjectKind::Deployment, name: "mlflow".to_owned() }],
         }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::builders::draft::{Draft, Options};
-use crate::builders::{native, push};
+use crate::builders::push;
 use crate::cache::Cache;
 use crate::commands::Run;
 use crate::config::Config;
 use crate::config::cluster::{ClusterConfig, Database};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{Access, Client, CredentialSource, Reference, Secret};
+use crate::schema::{self, Schema};
 use crate::verify;
 
 use super::{image, pull_secret};
@@ -47,6 +48,8 @@ pub struct Image {
     pub reference: Reference,
     /// MLflow's version, where a label tells it.
     pub version: Option<String>,
+    /// What its MLflow knows about its databases.
+    pub schema: Schema,
     /// Bytes sent to the registry for it.
     pub pushed_bytes: u64,
     /// The login that the cluster needs to pull it, where it needs one.
@@ -74,9 +77,9 @@ pub async fn foretell(
         Source::Build => {
             let options = Options { locked, ..Options::new(config) };
             let draft = Draft::plan(run, config, &options).await?;
-            let built = native::build(run, config, &options, false).await?;
-            let reference = repository(config)?.with_digest(built.digest());
-            Ok(Image { reference, version: Some(draft.project.version), pushed_bytes: 0, pull: None })
+            let (digest, schema) = schema::image::to_be_built(run, config, &options, cache).await?;
+            let reference = repository(config)?.with_digest(digest);
+            Ok(Image { reference, version: Some(draft.project.version), schema, pushed_bytes: 0, pull: None })
         }
     }
 }
@@ -111,9 +114,10 @@ pub async fn publish(
     // A tag may have moved since.
     let by_digest = Client::connect(run, cache, &found.reference, Access::Pull, CredentialSource::Machine)?;
     verify::before_deploy(run, config, &by_digest).await?;
+    let schema = schema::image::in_registry(&by_digest, cache).await?;
     let google = matches!(settings.database, Database::CloudSql(_));
     let pull = pull_secret::make(run, &client, &settings.pull_secret, google).await?;
-    Ok(Image { reference: found.reference, version: found.version, pushed_bytes, pull })
+    Ok(Image { reference: found.reference, version: found.version, schema, pushed_bytes, pull })
 }
 
 /// What to push to.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Course, Ending, Wanted};
+use super::{Course, Ending, Migration, Wanted};
 use crate::cluster::diff::Change;
 use crate::cluster::plan::Step;
 use crate::cluster::{Cluster, connect};
@@ -28,6 +28,9 @@ pub struct Answer {
     changed: bool,
     changes: Vec<Change>,
     steps: Vec<Step>,
+    /// What becomes of the databases' schema, and whether they are backed up first.
+    schema: Migration,
+    backup: bool,
     #[serde(flatten)]
     ending: Option<Ending>,
     /// The exit code, by name.
@@ -39,7 +42,7 @@ pub struct Answer {
 
 impl Answer {
     /// Of a deploy of `wanted` that took `took`.
-    pub fn new(env: &str, cluster: &Cluster, wanted: &Wanted, course: Course, took: Duration) -> Self {
+    pub fn new(env: &str, cluster: &Cluster, wanted: &Wanted, course: Course, backup: bool, took: Duration) -> Self {
         let dry_run = course.done.is_none();
         let (ending, smoke, pruned) = match course.done {
             Some(done) => (Some(done.ending), done.smoke, done.pruned),
@@ -57,6 +60,8 @@ impl Answer {
             changed: !dry_run && !changes.is_empty(),
             changes,
             steps: course.steps,
+            schema: course.migration,
+            backup,
             failure: ending.as_ref().and_then(Ending::failure),
             ending,
             smoke,
@@ -76,6 +81,7 @@ impl Answer {
             writeln!(out, "nothing would be changed")?;
         }
         self.changes.iter().try_for_each(|change| change.human(out))?;
+        self.schema.human(out, self.backup)?;
         self.steps.iter().enumerate().try_for_each(|(n, step)| writeln!(out, "{}. {step}", n + 1))
     }
 }
@@ -91,17 +97,44 @@ impl Report for Answer {
         match ending {
             Ending::Deployed { release } => writeln!(out, "release {release}{version} serves in {place}")?,
             Ending::Unchanged => writeln!(out, "nothing changed: {}{version} serves in {place} already", self.image)?,
-            Ending::RolledBack { release, to, .. } => {
+            Ending::RolledBack { release, to, restored, .. } => {
                 writeln!(out, "release {release} failed and is undone: release {to} serves in {place}")?;
+                restored
+                    .iter()
+                    .try_for_each(|backup| writeln!(out, "the databases are those of backup {backup} again"))?;
             }
-            Ending::Removed { release, .. } => {
+            Ending::Removed { release, restored, .. } => {
                 writeln!(out, "release {release} failed and is removed: nothing served before in {place}")?;
+                restored
+                    .iter()
+                    .try_for_each(|backup| writeln!(out, "the databases are those of backup {backup} again"))?;
+            }
+            Ending::Moved { release, to, backup, .. } => {
+                writeln!(out, "release {release} failed in {place} after it had migrated the databases")?;
+                match (to, backup) {
+                    (Some(to), Some(backup)) => {
+                        writeln!(out, "going back to release {to} loses what was written since backup {backup}:")?;
+                        writeln!(out, "  cargo xtask rollback --env {} --to {to} --restore", self.env)?;
+                    }
+                    (None, Some(backup)) => {
+                        writeln!(
+                            out,
+                            "backup {backup} is from before: cargo xtask db restore {backup} --env {}",
+                            self.env
+                        )?;
+                    }
+                    (_, None) => writeln!(out, "no backup was made: mend what failed, and deploy again")?,
+                }
             }
             Ending::Kept { release, .. } => {
                 writeln!(out, "release {release} failed and was left as it is in {place}")?;
             }
             Ending::RollbackFailed { release, to, why, .. } => {
                 writeln!(out, "release {release} failed, and so did going back to release {to} in {place}:\n{why}")?;
+                if self.failure == Some(Kind::RollbackRefused) {
+                    writeln!(out, "its databases have been migrated since; to go back with the data of before:")?;
+                    writeln!(out, "  cargo xtask rollback --env {} --to {to} --restore", self.env)?;
+                }
             }
             Ending::Superseded { release, by } => {
                 writeln!(out, "release {release} was superseded in {place}: {by}")?;

@@ -28,10 +28,14 @@ pub enum Ending {
     Deployed { release: u64 },
     /// What was wanted runs already, and serves.
     Unchanged,
-    /// The new server failed; `to` serves again.
-    RolledBack { release: u64, to: u64, cause: Setback },
+    /// The new server failed; `to` serves again, with the databases of the backup `restored` where they
+    /// had changed.
+    RolledBack { release: u64, to: u64, restored: Option<String>, cause: Setback },
     /// The new server failed; nothing served before, and what was made is gone.
-    Removed { release: u64, cause: Setback },
+    Removed { release: u64, restored: Option<String>, cause: Setback },
+    /// The new server failed after the databases were migrated, and may have written to them: going back
+    /// loses that, so nobody does it unasked.
+    Moved { release: u64, to: Option<u64>, backup: Option<String>, cause: Setback },
     /// The new server failed, and was left as it is on request.
     Kept { release: u64, cause: Setback },
     /// The new server failed, and so did going back.
@@ -61,6 +65,7 @@ impl Ending {
             Self::Deployed { .. } | Self::Unchanged => None,
             Self::RolledBack { .. } => Some(Kind::RolledBack),
             Self::Removed { .. } | Self::Kept { .. } | Self::Unhealthy { .. } => Some(Kind::Failed),
+            Self::Moved { .. } => Some(Kind::RollbackRefused),
             Self::RollbackFailed { why, .. } if why.is_schema() => Some(Kind::RollbackRefused),
             Self::RollbackFailed { .. } => Some(Kind::RollbackFailed),
             Self::Superseded { .. } => Some(Kind::Superseded),
@@ -73,6 +78,7 @@ impl Ending {
             Self::Deployed { .. } | Self::Unchanged | Self::Superseded { .. } => None,
             Self::RolledBack { cause, .. }
             | Self::Removed { cause, .. }
+            | Self::Moved { cause, .. }
             | Self::Kept { cause, .. }
             | Self::RollbackFailed { cause, .. }
             | Self::Unhealthy { cause } => Some(cause),

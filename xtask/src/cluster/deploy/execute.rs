@@ -5,7 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Done, Ending, Options, Setback, Wanted};
+use super::database::{Aftermath, deployment, typed};
+use super::{Done, Ending, Migration, Options, Setback, Wanted};
+use crate::backup::Backup;
 use crate::cluster::lease::Held;
 use crate::cluster::object::{Object, ObjectKind, ObjectRef};
 use crate::cluster::plan::Step;
@@ -13,10 +15,12 @@ use crate::cluster::prune::{self, Found};
 use crate::cluster::release::{self, Release, State};
 use crate::cluster::rollout::{self, Expected, Limits, Outcome};
 use crate::cluster::target::Target;
-use crate::cluster::{Cluster, NAME, apply, call, failure, smoke};
+use crate::cluster::{Cluster, NAME, apply, call, failure, login, smoke};
 use crate::commands::Run;
+use crate::config::cluster::ClusterConfig;
 use crate::error::{Error, Kind, Result};
 use crate::mlflow::smoke::{SmokeReport, Target as Server};
+use crate::schema::status;
 
 /// How long one question to the API server may take.
 const QUESTION: Duration = Duration::from_secs(20);
@@ -27,12 +31,16 @@ pub struct Deploy<'a> {
     pub run: &'a Run,
     /// Where to.
     pub cluster: &'a Cluster,
+    /// Its environment.
+    pub settings: &'a ClusterConfig,
     /// The right to change it.
     pub held: &'a Held,
     /// How.
     pub options: Options,
     /// What.
     pub wanted: &'a Wanted,
+    /// What becomes of the databases' schema.
+    pub migration: &'a Migration,
     /// What served before, proven.
     pub fallback: Option<Release>,
     /// What does not exist yet, and goes again where there is nothing to go back to.
@@ -42,7 +50,7 @@ pub struct Deploy<'a> {
 }
 
 /// Why a step came to no good end.
-enum Halt {
+pub(super) enum Halt {
     /// The server failed: there is something to undo.
     Setback(Setback),
     /// Someone else's version stands.
@@ -62,8 +70,16 @@ impl From<Error> for Halt {
 
 /// What changes while the steps are taken.
 #[derive(Default)]
-struct Progress {
-    release: Option<Release>,
+pub(super) struct Progress {
+    pub release: Option<Release>,
+    /// What the databases held, once they were about to be changed.
+    pub before: Option<Vec<status::Found>>,
+    /// The backup of that.
+    pub backup: Option<Backup>,
+    /// Whether they are already those of an earlier backup.
+    pub brought_back: bool,
+    /// Whether a new server has served since: it may have written.
+    pub served: bool,
     /// What the pods have to become, once something was applied.
     expected: Option<Expected>,
     /// The template hash of the pods that were followed.
@@ -107,16 +123,30 @@ impl Deploy<'_> {
                 let objects = signed(&self.wanted.objects, progress.release.as_ref());
                 progress.expected = Some(self.apply(&objects, self.options.force).await?);
             }
+            Step::Make => {
+                self.make(progress).await?;
+                // Until now the pods had to wait: their time begins here.
+                progress.expected.iter_mut().for_each(|expected| expected.started = Timestamp::now());
+            }
+            Step::Stage => self.stage().await?,
+            Step::Stop => self.stop(&signed(&self.wanted.objects, progress.release.as_ref())).await?,
+            Step::BackUp => self.back_up(progress).await?,
+            Step::Migrate => self.migrate(progress).await?,
+            Step::BringBack => self.go_back(progress).await?,
+            Step::Start => {
+                let objects = signed(&self.wanted.objects, progress.release.as_ref());
+                progress.expected = Some(self.apply(&objects, self.options.force).await?);
+            }
             Step::Follow => {
                 let expected = match progress.expected.take() {
                     Some(expected) => expected,
                     None => self.expect_live().await?,
                 };
-                progress.pods = Some(self.follow(&expected, self.options.limits).await?);
+                progress.pods = Some(self.follow(&expected, self.options.limits, &mut progress.served).await?);
             }
             Step::Verify => {
                 let limits = Limits { soak: Duration::ZERO, ..self.options.limits };
-                self.follow(&self.expect_live().await?, limits).await?;
+                self.follow(&self.expect_live().await?, limits, &mut progress.served).await?;
             }
             Step::Smoke => {
                 let version = self.wanted.version.as_deref();
@@ -138,12 +168,14 @@ impl Deploy<'_> {
 
     async fn begin(&self) -> Result<Release> {
         let wanted = self.wanted;
+        let keeps_users = login::keeps_users(&typed(deployment(&wanted.objects)?)?);
         let draft = release::Draft {
             provenance: wanted.provenance.clone(),
             image: wanted.image.clone(),
             version: wanted.version.clone(),
             replaces: self.fallback.as_ref().map(|release| release.number),
             restores: wanted.restores,
+            heads: wanted.schema.as_ref().map(|schema| schema.heads(keeps_users)),
         };
         self.held.confirm().await?;
         release::begin(self.cluster, draft, &wanted.objects).await
@@ -159,7 +191,7 @@ impl Deploy<'_> {
     }
 
     /// Applies the objects, and gives what the pods have to become.
-    async fn apply(&self, objects: &[Object], force: bool) -> Result<Expected, Halt> {
+    pub(super) async fn apply(&self, objects: &[Object], force: bool) -> Result<Expected, Halt> {
         self.held.confirm().await?;
         let started = Timestamp::now();
         let applied = apply::apply(self.cluster, objects, force).await.map_err(Error::from)?;
@@ -170,7 +202,7 @@ impl Deploy<'_> {
     }
 
     /// What the pods of the live Deployment have to become.
-    async fn expect_live(&self) -> Result<Expected, Halt> {
+    pub(super) async fn expect_live(&self) -> Result<Expected, Halt> {
         let doing = format!("read Deployment/{NAME}");
         let api = self.cluster.api::<Deployment>();
         let live = call::repeat(QUESTION, || api.get(NAME)).await;
@@ -179,11 +211,17 @@ impl Deploy<'_> {
     }
 
     /// Follows the pods, and gives the hash of their template.
-    async fn follow(&self, expected: &Expected, limits: Limits) -> Result<String, Halt> {
+    async fn follow(&self, expected: &Expected, limits: Limits, served: &mut bool) -> Result<String, Halt> {
         match rollout::follow(self.run, self.cluster, expected, &limits).await? {
-            Outcome::Complete(complete) => Ok(complete.template_hash),
+            Outcome::Complete(complete) => {
+                *served = true;
+                Ok(complete.template_hash)
+            }
             Outcome::Superseded { message } => Err(Halt::Superseded(message)),
-            Outcome::Failed(diagnosis) => Err(Halt::Setback(Setback::Rollout { diagnosis })),
+            Outcome::Failed(diagnosis) => {
+                *served |= diagnosis.served;
+                Err(Halt::Setback(Setback::Rollout { diagnosis }))
+            }
         }
     }
 
@@ -220,18 +258,42 @@ impl Deploy<'_> {
             self.finish(release, State::Failed, Some(&summary)).await?;
             return done(Ending::Kept { release: number, cause }, None);
         }
+        let restored = match self.aftermath(&progress).await {
+            Ok(Aftermath::Unchanged) => None,
+            Ok(Aftermath::Restorable(backup)) => Some(backup),
+            Ok(Aftermath::Moved(backup)) => {
+                self.finish(release, State::Failed, Some(&summary)).await?;
+                let to = self.fallback.as_ref().map(|fallback| fallback.number);
+                return done(Ending::Moved { release: number, to, backup, cause }, None);
+            }
+            Err(Halt::Unknown(error)) => return Err(unfinished(error, number)),
+            Err(Halt::Superseded(by)) => return self.superseded(release, by).await,
+            Err(Halt::Setback(why)) => return Err(unfinished(Error::new(Kind::Check, why.summary()), number)),
+        };
         let Some(fallback) = &self.fallback else {
             self.run.ui.step("Removing", "what this deploy made: nothing served before");
+            if let Some(backup) = &restored {
+                match self.clear(backup).await {
+                    Ok(()) => {}
+                    Err(Halt::Unknown(error)) => return Err(unfinished(error, number)),
+                    Err(Halt::Superseded(by)) => return self.superseded(release, by).await,
+                    Err(Halt::Setback(why)) => {
+                        self.finish(release, State::Failed, Some(&summary)).await?;
+                        self.run.ui.warn(format!("the databases are not brought back: {}", why.summary()));
+                        return done(Ending::Moved { release: number, to: None, backup: restored, cause }, None);
+                    }
+                }
+            }
             self.remove().await.map_err(|error| unfinished(error, number))?;
             self.finish(release, State::Failed, Some(&summary)).await?;
-            return done(Ending::Removed { release: number, cause }, None);
+            return done(Ending::Removed { release: number, restored, cause }, None);
         };
         let to = fallback.number;
         self.run.ui.step("Restoring", format!("release {to}"));
-        match self.restore(fallback).await {
+        match self.restore(fallback, restored.as_deref()).await {
             Ok(smoke) => {
                 self.finish(release, State::RolledBack, Some(&summary)).await?;
-                done(Ending::RolledBack { release: number, to, cause }, smoke)
+                done(Ending::RolledBack { release: number, to, restored, cause }, smoke)
             }
             Err(Halt::Unknown(error)) => Err(unfinished(error, number)),
             Err(Halt::Superseded(by)) => self.superseded(release, by).await,
@@ -240,6 +302,12 @@ impl Deploy<'_> {
                 done(Ending::RollbackFailed { release: number, to, cause, why: Box::new(why) }, None)
             }
         }
+    }
+
+    /// Brings the databases back where no server is to run afterwards.
+    async fn clear(&self, backup: &str) -> Result<(), Halt> {
+        self.stop(&self.wanted.objects).await?;
+        self.bring_back(backup).await
     }
 
     /// Deletes what this deploy made.
@@ -257,12 +325,18 @@ impl Deploy<'_> {
         Ok(Done { ending, smoke: None, pruned: Vec::new() })
     }
 
-    /// Applies what was proven before, and proves it again.
-    async fn restore(&self, fallback: &Release) -> Result<Option<SmokeReport>, Halt> {
+    /// Applies what was proven before, and proves it again; with the databases of a backup, where they
+    /// have changed since.
+    async fn restore(&self, fallback: &Release, backup: Option<&str>) -> Result<Option<SmokeReport>, Halt> {
         let objects = signed(&release::objects(self.cluster, fallback).await?, Some(fallback));
+        if let Some(backup) = backup {
+            // Its pods wait, or fail, until the databases are theirs again.
+            self.stop(&objects).await?;
+            self.bring_back(backup).await?;
+        }
         let expected = self.apply(&objects, true).await?;
         let limits = Limits { soak: Duration::ZERO, ..self.options.limits };
-        let pods = self.follow(&expected, limits).await?;
+        let pods = self.follow(&expected, limits, &mut false).await?;
         if !self.options.smoke {
             return Ok(None);
         }

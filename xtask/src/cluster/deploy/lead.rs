@@ -1,16 +1,18 @@
 //! The lead of a deploy: the lock, what there is, the plan, its execution.
 
 use super::execute::Deploy;
-use super::{Done, Options, Wanted};
+use super::look::{Sight, look};
+use super::{Done, Migration, Options, Wanted};
+use crate::backup;
 use crate::cluster::diff::{Action, Change};
 use crate::cluster::lease::{self, Holder};
 use crate::cluster::object::{ObjectKind, ObjectRef};
 use crate::cluster::plan::{self, Seen, Step};
 use crate::cluster::preflight::{NamespaceState, Observed};
-use crate::cluster::prune::{self, Found};
 use crate::cluster::release::{self, Release, State};
 use crate::cluster::{Cluster, apply, login};
 use crate::commands::Run;
+use crate::config::cluster::ClusterConfig;
 use crate::error::Result;
 
 /// What was planned, and, unless it was only foreseen, what became of it.
@@ -20,23 +22,18 @@ pub struct Course {
     pub changes: Vec<Change>,
     /// The steps.
     pub steps: Vec<Step>,
+    /// What becomes of the databases' schema.
+    pub migration: Migration,
     /// What was done.
     pub done: Option<Done>,
-}
-
-/// What there is, seen under the lock or, for a dry run, without it.
-struct Sight {
-    releases: Vec<Release>,
-    changes: Vec<Change>,
-    stale: Vec<Found>,
 }
 
 /// What [`carry_out`] would do. Writes nothing.
 pub async fn foresee(cluster: &Cluster, observed: &Observed, options: Options, wanted: &Wanted) -> Result<Course> {
     let wanted = applicable(observed, wanted);
-    let sight = look(cluster, options, &wanted).await?;
+    let sight = look(None, cluster, &options, &wanted).await?;
     let steps = steps(&sight, options);
-    Ok(Course { changes: sight.all_changes(), steps, done: None })
+    Ok(Course { changes: sight.all_changes(), steps, migration: sight.migration, done: None })
 }
 
 /// Makes the cluster what is wanted, under the lock of its namespace.
@@ -47,6 +44,7 @@ pub async fn foresee(cluster: &Cluster, observed: &Observed, options: Options, w
 pub async fn carry_out(
     run: &Run,
     cluster: &Cluster,
+    settings: &ClusterConfig,
     observed: &Observed,
     options: Options,
     wanted: &Wanted,
@@ -60,7 +58,7 @@ pub async fn carry_out(
         apply::apply(cluster, &namespace, options.force).await?;
     }
     let held = lease::take(run, cluster, Holder::this_process(), options.patience).await?;
-    let course = under_lock(run, cluster, options, &wanted, &held).await;
+    let course = under_lock(run, cluster, settings, options, &wanted, &held).await;
     if let Err(error) = held.release().await {
         run.ui.warn(format!("{}: it expires by itself", error.lines().join(": ")));
     }
@@ -70,24 +68,28 @@ pub async fn carry_out(
 async fn under_lock(
     run: &Run,
     cluster: &Cluster,
+    settings: &ClusterConfig,
     options: Options,
     wanted: &Wanted,
     held: &lease::Held,
 ) -> Result<Course> {
-    let sight = look(cluster, options, wanted).await?;
+    let sight = look(Some(run), cluster, &options, wanted).await?;
     let steps = steps(&sight, options);
     let changes = sight.all_changes();
     for change in changes.iter().filter(|change| change.is_change()) {
         run.ui.show(|out| change.human(out));
     }
+    agree(run, settings, options, &sight.migration)?;
     let created =
         sight.changes.iter().filter(|change| change.action == Action::Create && change.kind != ObjectKind::Namespace);
     let deploy = Deploy {
         run,
         cluster,
+        settings,
         held,
         options,
         wanted,
+        migration: &sight.migration,
         fallback: release::current(&sight.releases).cloned(),
         created: created.map(|change| ObjectRef { kind: change.kind, name: change.name.clone() }).collect(),
         stale: sight.stale.clone(),
@@ -100,7 +102,23 @@ async fn under_lock(
     if let Err(error) = release::prune(cluster, options.keep).await {
         run.ui.warn(format!("old releases are not removed: {}", error.lines().join(": ")));
     }
-    Ok(Course { changes, steps, done: Some(done) })
+    Ok(Course { changes, steps, migration: sight.migration, done: Some(done) })
+}
+
+/// Says what becomes of the databases, and asks where that takes the server away for a while.
+fn agree(run: &Run, settings: &ClusterConfig, options: Options, migration: &Migration) -> Result<()> {
+    if !matches!(migration, Migration::Migrate(_) | Migration::Restore { .. }) {
+        return Ok(());
+    }
+    if options.backup {
+        // What cannot be backed up is found out before anything is stopped.
+        backup::check(settings)?;
+    }
+    run.ui.show(|out| migration.human(out, options.backup));
+    match options.yes {
+        true => Ok(()),
+        false => run.ui.confirm("Change the databases?", "--yes"),
+    }
 }
 
 /// Releases that an earlier run left pending, and that this one does not carry on with, have failed.
@@ -118,32 +136,18 @@ fn applicable(observed: &Observed, wanted: &Wanted) -> Wanted {
     Wanted { objects: observed.applied(wanted.objects.clone()), ..wanted.clone() }
 }
 
-async fn look(cluster: &Cluster, options: Options, wanted: &Wanted) -> Result<Sight> {
-    let objects = &wanted.objects;
-    let releases = release::list(cluster).await?;
-    let changes = apply::dry_run(cluster, objects, options.force).await?;
-    let stale = prune::plan(&prune::find(cluster).await?, objects, &releases, options.keep);
-    Ok(Sight { releases, changes, stale })
-}
-
 fn steps(sight: &Sight, options: Options) -> Vec<Step> {
     let seen = Seen {
         changes: sight.changes.iter().filter(|change| change.is_change()).count(),
         stale: sight.stale.len(),
         // What was rolled back has left nothing behind.
         last: newest(&sight.releases).map(|release| (release.number, release.state)),
+        migration: &sight.migration,
     };
-    plan::plan(&seen, options.smoke)
+    plan::plan(&seen, plan::Wish { smoke: options.smoke, backup: options.backup })
 }
 
 /// The newest release that has left its mark.
 fn newest(releases: &[Release]) -> Option<&Release> {
     releases.iter().rev().find(|release| release.state != State::RolledBack)
-}
-
-impl Sight {
-    /// With what is deleted.
-    fn all_changes(&self) -> Vec<Change> {
-        self.changes.iter().cloned().chain(prune::changes(&self.stale)).collect()
-    }
 }

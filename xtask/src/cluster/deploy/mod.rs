@@ -1,19 +1,28 @@
 //! What is wanted -> a plan -> the server that was wanted, proven; or the one that served before.
 
 mod answer;
+mod database;
 mod ending;
 mod execute;
 mod lead;
+mod look;
+mod migration;
 
 use std::time::Duration;
 
 pub use answer::Answer;
+pub use database::{bring, serving};
 pub use ending::{Done, Ending, Setback};
 pub use lead::{Course, carry_out, foresee};
+pub use look::ask;
+#[cfg(test)]
+pub use migration::Needed;
+pub use migration::{Migration, decide};
 
 use super::object::Object;
 use super::rollout::Limits;
 use crate::provenance::Provenance;
+use crate::schema::Schema;
 
 /// What is to run.
 #[derive(Clone, Debug)]
@@ -28,6 +37,12 @@ pub struct Wanted {
     pub provenance: Provenance,
     /// The release that this one goes back to, where it is a rollback.
     pub restores: Option<u64>,
+    /// What the image's MLflow knows about its databases; `None` of an old release whose image is gone.
+    pub schema: Option<Schema>,
+    /// The backup that the databases are brought back to, too.
+    pub restore: Option<String>,
+    /// An image with the programs that back up and restore; `None`: the wanted one has them.
+    pub tools: Option<String>,
     /// Bytes sent to the registry for it.
     pub pushed_bytes: u64,
 }
@@ -43,6 +58,10 @@ pub struct Options {
     pub undo: bool,
     /// Prove it by the smoke test.
     pub smoke: bool,
+    /// Ask no questions.
+    pub yes: bool,
+    /// Make a backup before the databases are changed.
+    pub backup: bool,
     /// How many releases are kept.
     pub keep: usize,
     /// How long to wait for another run that is at work.

@@ -62,6 +62,8 @@ pub(super) fn needed(kinds: &[ObjectKind], make_namespace: bool) -> Vec<Right> {
     // Releases and the lock.
     add("", "configmaps", "", &["get", "list", "create", "patch", "delete"]);
     add("coordination.k8s.io", "leases", "", &["get", "create", "update"]);
+    // Asking the databases, backing them up, migrating them.
+    add("batch", "jobs", "", &["get", "list", "create", "delete"]);
     // Following a rollout, and naming what is wrong.
     add("apps", "deployments", "", &["list", "watch"]);
     add("apps", "replicasets", "", &["list", "watch"]);
@@ -184,6 +186,7 @@ mod tests {
         check("httproutes.gateway.networking.k8s.io", &["create", "delete", "get", "list", "patch"]);
         check("namespaces", &["create", "patch"]);
         check("pods/log", &["get"]);
+        check("jobs.batch", &["create", "delete", "get", "list"]);
         check("leases.coordination.k8s.io", &["create", "get", "update"]);
     }
 

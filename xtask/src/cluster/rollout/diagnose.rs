@@ -38,6 +38,8 @@ pub struct Diagnosis {
     pub sentence: String,
     /// The most telling cause.
     pub cause: Cause,
+    /// Whether a new pod was ready meanwhile, and so may have been written to.
+    pub served: bool,
     /// Whether only the deadline ended it: the cause is then what stood in the way at that time.
     pub deadline_passed: bool,
     /// Seconds from the cluster's first sign of the cause to the verdict, by two clocks: the
@@ -106,6 +108,7 @@ pub async fn gather(
     expected: &Expected,
     cause: Cause,
     late: bool,
+    served: bool,
     snapshot: &Snapshot,
 ) -> Diagnosis {
     let logs = match (&cause.pod, &cause.container) {
@@ -124,6 +127,7 @@ pub async fn gather(
         namespace: cluster.namespace.clone(),
         generation: expected.generation,
         sentence: sentence(&cause, late, elapsed(cause.first_sign), seconds),
+        served,
         deadline_passed: late,
         seconds_after_first_sign: elapsed(cause.first_sign),
         seconds,

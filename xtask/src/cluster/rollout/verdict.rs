@@ -98,6 +98,8 @@ pub struct Memory {
     /// Causes that could once pass by themselves.
     waited: BTreeSet<Key>,
     steady: Option<Steady>,
+    /// Whether a new pod has been ready.
+    served: bool,
     /// When it was last looked.
     looked: Option<Timestamp>,
 }
@@ -128,6 +130,8 @@ impl Memory {
             since.insert((key, cause.class), self.since(&cause, snapshot.at));
         }
         self.since = since;
+        let new = pods::new_replica_set(expected, snapshot).map(|set| pods::pods_of(set, snapshot));
+        self.served |= new.is_some_and(|pods| pods.into_iter().any(pods::is_ready));
         self.steady = new_pods_if_complete(expected, snapshot).map(|pods| {
             let fingerprint = fingerprint(&pods);
             match self.steady.take() {
@@ -136,6 +140,11 @@ impl Memory {
             }
         });
         self.looked = Some(snapshot.at);
+    }
+
+    /// Whether a new pod has been ready, be it for a moment.
+    pub fn served(&self) -> bool {
+        self.served
     }
 
     /// Since when a cause has been there.

@@ -68,7 +68,8 @@ pub async fn follow(run: &Run, cluster: &Cluster, expected: &Expected, limits: &
                     Verdict::Complete(complete) => return Ok(Outcome::Complete(complete)),
                     Verdict::Superseded(message) => return Ok(Outcome::Superseded { message }),
                     Verdict::Failed { cause, late } => {
-                        let diagnosis = diagnose::gather(cluster, expected, cause, late, &snapshot).await;
+                        let diagnosis =
+                            diagnose::gather(cluster, expected, cause, late, memory.served(), &snapshot).await;
                         return Ok(Outcome::Failed(Box::new(diagnosis)));
                     }
                     Verdict::Wait(progress) => {

@@ -4,7 +4,9 @@ mod backup;
 mod backups;
 mod drill;
 mod head;
+mod restore;
 mod status;
+mod upgrade;
 mod verify;
 
 use std::process::ExitCode;
@@ -37,7 +39,9 @@ enum Command {
     Backup(backup::Args),
     Backups(backups::Args),
     Verify(verify::Args),
+    Restore(restore::Args),
     Drill(drill::Args),
+    Upgrade(upgrade::Args),
 }
 
 /// The image whose schema is asked for.
@@ -56,9 +60,11 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     match args.command {
         Command::Status(args) => status::run(args, run).await,
         Command::Head(args) => head::run(args, run).await,
+        Command::Upgrade(args) => upgrade::run(args, run).await,
         Command::Backup(args) => backup::run(args, run).await,
         Command::Backups(args) => backups::run(args, run).await,
         Command::Verify(args) => verify::run(args, run).await,
+        Command::Restore(args) => restore::run(args, run).await,
         Command::Drill(args) => drill::run(args, run).await,
     }
 }

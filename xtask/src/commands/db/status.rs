@@ -2,12 +2,9 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
-
-use k8s_openapi::api::apps::v1::Deployment;
 
 use super::Wanted;
-use crate::cluster::{CONTAINER, Cluster, job};
+use crate::cluster::{Cluster, deploy, job, server_image};
 use crate::commands::Run;
 use crate::config::cluster::ClusterConfig;
 use crate::config::{Config, Environment, LocalConfig};
@@ -15,12 +12,9 @@ use crate::error::{Kind, Result};
 use crate::local::server;
 use crate::local::state::Home;
 use crate::report::{self, Report};
-use crate::schema::status::{self, Found};
+use crate::schema::status::Found;
 use crate::schema::verdict::{Verdict, verdict};
-use crate::schema::{Schema, Store, sqlite};
-
-/// How long the database may take to be asked, with the start of the pod that asks it.
-const DEADLINE: Duration = Duration::from_secs(300);
+use crate::schema::{Schema, sqlite};
 
 /// Compare the database's schema with the one that an image's MLflow works with
 ///
@@ -72,15 +66,8 @@ fn on_this_machine(env: &str, local: &LocalConfig) -> Result<Asked> {
 async fn in_cluster(env: &str, run: &Run, settings: &ClusterConfig) -> Result<Asked> {
     let cluster = Cluster::connect(settings).await?;
     let deployment = job::deployment(&cluster, env).await?;
-    let command = ["python", "-c", status::PROGRAM].map(str::to_owned).to_vec();
-    let job = job::build(&deployment, &job::Task { name: "schema", command, deadline: DEADLINE })?;
-    let lines = job::run(run, &cluster, &job, "ask the database for its schema").await?;
-    Ok(Asked { place: cluster.place(), runs: running_image(&deployment), found: status::read(&lines)? })
-}
-
-fn running_image(deployment: &Deployment) -> Option<String> {
-    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
-    pod.containers.iter().find(|container| container.name == CONTAINER)?.image.clone()
+    let found = deploy::ask(run, &cluster, &deployment).await?;
+    Ok(Asked { place: cluster.place(), runs: server_image(&deployment).map(str::to_owned), found })
 }
 
 #[derive(serde::Serialize)]
@@ -108,10 +95,7 @@ struct Line {
 
 impl Line {
     fn of(found: Found, schema: &Schema) -> Self {
-        let known = match found.store {
-            Store::Tracking => Some(&schema.tracking),
-            Store::Login => schema.login.as_ref(),
-        };
+        let known = schema.of(found.store);
         Self {
             verdict: known.map_or(Verdict::Ahead, |known| verdict(&found, known)),
             wanted: known.map(|known| known.head().to_owned()),
@@ -128,7 +112,9 @@ impl Line {
             Verdict::Behind { migrations: Some(n) } => format!("behind the image's {wanted} by {n} migrations"),
             Verdict::Behind { migrations: None } => format!("of an MLflow before 3.6; the image works with {wanted}"),
             Verdict::Ahead => format!("ahead of the image, which knows nothing after {wanted}"),
-            Verdict::Unclear => format!("has MLflow's tables but not one revision; the image works with {wanted}"),
+            Verdict::Unclear => {
+                format!("holds what MLflow keeps but names no single revision; the image works with {wanted}")
+            }
         }
     }
 }

@@ -61,6 +61,9 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
         version: image.version,
         provenance: Provenance::of(&config.root),
         restores: None,
+        schema: Some(image.schema),
+        restore: None,
+        tools: None,
         pushed_bytes: image.pushed_bytes,
     };
     let options = Options {
@@ -71,6 +74,8 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
         force: args.cluster.force_conflicts,
         undo: !args.cluster.no_rollback,
         smoke: !args.no_smoke,
+        yes: args.yes,
+        backup: !args.cluster.without_backup,
         keep: settings.rollout.keep,
         patience: Duration::from_secs(args.cluster.lock_wait),
     };
@@ -80,7 +85,7 @@ pub async fn run(args: &Args, run: &Run, config: &Config, settings: &ClusterConf
     budget.into_iter().for_each(|warning| run.ui.warn(warning));
     let course = match args.dry_run {
         true => deploy::foresee(&cluster, &observed, options, &wanted).await?,
-        false => deploy::carry_out(run, &cluster, &observed, options, &wanted).await?,
+        false => deploy::carry_out(run, &cluster, settings, &observed, options, &wanted).await?,
     };
-    Answer::new(&config.env, &cluster, &wanted, course, begun.elapsed()).give(run)
+    Answer::new(&config.env, &cluster, &wanted, course, options.backup, begun.elapsed()).give(run)
 }

@@ -24,7 +24,7 @@ pub struct Args {
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Ask no questions. Nothing that a deploy does needs one so far.
+    /// Ask no questions: an image of a newer MLflow may migrate the databases, during which nothing serves.
     #[arg(long, short)]
     yes: bool,
     /// Fail instead of changing image.lock.
@@ -56,6 +56,9 @@ struct ClusterArgs {
     /// Deploy a server that everyone reaches and that has no login: everyone may read and delete everything.
     #[arg(long)]
     public_without_login: bool,
+    /// Make no backup before the databases are migrated.
+    #[arg(long)]
+    without_backup: bool,
     /// Take over fields that another manager has set.
     #[arg(long)]
     force_conflicts: bool,
@@ -74,6 +77,7 @@ impl ClusterArgs {
             ("--soak", self.soak.is_some()),
             ("--no-rollback", self.no_rollback),
             ("--public-without-login", self.public_without_login),
+            ("--without-backup", self.without_backup),
             ("--force-conflicts", self.force_conflicts),
             ("--adopt", self.adopt),
             ("--lock-wait", self.lock_wait > 0),

@@ -268,6 +268,8 @@ pub struct RolloutConfig {
     pub deadline: Duration,
     /// How long they must stay up before they are believed.
     pub soak: Duration,
+    /// How long a migration of the databases may take.
+    pub migration: Duration,
     /// How many earlier releases can be gone back to.
     pub keep: usize,
 }

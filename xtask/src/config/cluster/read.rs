@@ -41,6 +41,7 @@ pub fn read(root: &Path, kind: ClusterKind, namespace: String, table: &mut Table
     let rollout = RolloutConfig {
         deadline: table.seconds("deadline", 600, 10..=86_400)?,
         soak: table.seconds("soak", 30, 0..=3_600)?,
+        migration: table.seconds("migration-deadline", 3_600, 60..=86_400)?,
         keep: table.integer("keep-releases", Some(10_u16))?.unwrap_or(10).into(),
     };
     if rollout.keep == 0 {

@@ -90,6 +90,7 @@ fn a_diagnosis_is_one_screen() {
         generation: 2,
         sentence: sentence(&cause, false, 12.6, 14.0),
         deadline_passed: false,
+        served: false,
         seconds_after_first_sign: 12.6,
         seconds: 14.0,
         conditions: Vec::new(),
