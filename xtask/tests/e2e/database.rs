@@ -41,10 +41,15 @@ impl Server {
     /// # Errors
     /// With what psql says.
     pub fn sql(&self, database: &str, statements: &str) -> Result<String> {
+        read(self.psql(database).args(["-c", statements]), "psql")
+    }
+
+    /// `psql`, connected to a database.
+    pub fn psql(&self, database: &str) -> Command {
         // libpq's variables: no secret in the arguments.
         let mut psql = testbed::command("psql");
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statements]);
-        read(self.environment(&mut psql, database), "psql")
+        self.environment(psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]), database);
+        psql
     }
 
     /// A database that is not there yet.

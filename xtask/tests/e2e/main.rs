@@ -26,6 +26,7 @@ mod scenario;
 mod site;
 mod stamp;
 mod steps;
+mod upgrade;
 mod user;
 mod watch;
 mod world;
@@ -35,7 +36,7 @@ use std::time::Instant;
 
 use place::Found;
 use report::Outcome;
-use scenario::Scenario;
+use scenario::{Choice, Scenario};
 use world::World;
 
 /// Of everything here: the message is for the person who reads the test's output.
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (chosen, unknown) = scenario::choose(&args.wanted);
+    let Choice { chosen, left_out, unknown } = scenario::choose(&args.wanted, args.full);
     if let Some(unknown) = unknown {
         eprintln!("no scenario is called {unknown:?}; --list names them");
         return ExitCode::from(2);
@@ -81,6 +82,9 @@ fn main() -> ExitCode {
             println!("{:24} {}", scenario.name, scenario.about);
         }
         return ExitCode::SUCCESS;
+    }
+    if !left_out.is_empty() {
+        eprintln!("left out, for they take long: {} (name them, or --full)", left_out.join(", "));
     }
     match run(&args, &chosen) {
         Ok(true) => ExitCode::SUCCESS,

@@ -7,8 +7,9 @@ use std::time::Instant;
 use crate::report::{Outcome, Row, tenths};
 use crate::stamp::Stamp;
 use crate::world::World;
-use crate::{Result, access, backup, bad_input, cloud, faults, first_deploy, operations, rolling};
-use crate::{Result, access, bad_input, cloud, faults, first_deploy, image_policy, operations, rolling};
+use crate::{
+    Result, access, backup, bad_input, cloud, faults, first_deploy, image_policy, operations, rolling, upgrade,
+};
 
 /// What a scenario does.
 pub type Run = fn(&World) -> Result<Row>;
@@ -29,7 +30,8 @@ pub struct Scenario {
 
 /// All, the longest first: they decide when the last one ends.
 fn all() -> impl Iterator<Item = &'static Scenario> {
-    let groups: [&'static [Scenario]; 9] = [
+    let groups: [&'static [Scenario]; 11] = [
+        upgrade::SCENARIOS,
         rolling::SCENARIOS,
         first_deploy::SCENARIOS,
         image_policy::SCENARIOS,
@@ -44,13 +46,31 @@ fn all() -> impl Iterator<Item = &'static Scenario> {
     groups.into_iter().flatten()
 }
 
-/// The scenarios whose name begins with one of these; all without any. And the first name that fits
-/// none.
-pub fn choose(wanted: &[String]) -> (Vec<&'static Scenario>, Option<&String>) {
+/// Those that take too long for each commit: they run when they are named, with `--full`, and each night
+/// (`.github/workflows/nightly.yml`).
+const LONG: [&str; 1] = ["upgrade-faults"];
+
+/// What is to be run.
+pub struct Choice {
+    /// The scenarios.
+    pub chosen: Vec<&'static Scenario>,
+    /// Those that would be, but take too long.
+    pub left_out: Vec<&'static str>,
+    /// The first name that fits none.
+    pub unknown: Option<String>,
+}
+
+/// The scenarios whose name begins with one of these; without any all, the long ones only if `full`.
+pub fn choose(wanted: &[String], full: bool) -> Choice {
     let fits = |scenario: &Scenario, name: &String| scenario.name.starts_with(name.as_str());
-    let unknown = wanted.iter().find(|name| !all().any(|scenario| fits(scenario, name)));
+    let unknown = wanted.iter().find(|name| !all().any(|scenario| fits(scenario, name))).cloned();
     let chosen = all().filter(|scenario| wanted.is_empty() || wanted.iter().any(|name| fits(scenario, name)));
-    (chosen.collect(), unknown)
+    let is_left_out = |scenario: &&Scenario| {
+        let is_named = wanted.iter().any(|name| name == scenario.name);
+        LONG.contains(&scenario.name) && !is_named && !full
+    };
+    let (left_out, chosen): (Vec<_>, Vec<_>) = chosen.partition(is_left_out);
+    Choice { chosen, left_out: left_out.iter().map(|scenario| scenario.name).collect(), unknown }
 }
 
 /// Runs scenarios, so many at a time.

@@ -44,6 +44,8 @@ pub struct Settings {
     pub repository: String,
     /// Lines of the table `database`; without any, the URI is in a file.
     pub database: Vec<String>,
+    /// Lines of the table `backup`.
+    pub backup: Vec<String>,
 }
 
 /// A scenario's place. It ends with [`Site::close`] or [`World::give_back`]; dropped before, it has
@@ -150,7 +152,11 @@ impl<'w> Site<'w> {
             true => text.push_str(&format!("uri-file = {}\n", quoted(&uri))),
             false => text.push_str(&format!("{}\n", settings.database.join("\n"))),
         }
-        text.push_str(&format!("\n[environment.{ENV}.artifacts]\nuri = {:?}\n", self.world.place.bucket));
+        let artifacts = format!("{}/{}", self.world.place.bucket, self.name);
+        text.push_str(&format!("\n[environment.{ENV}.artifacts]\nuri = {artifacts:?}\n"));
+        if !settings.backup.is_empty() {
+            text.push_str(&format!("\n[environment.{ENV}.backup]\n{}\n", settings.backup.join("\n")));
+        }
         Ok(std::fs::write(self.root.join("deploy.toml"), text)?)
     }
 

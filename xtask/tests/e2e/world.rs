@@ -23,7 +23,7 @@ use crate::site::{Settings, Site};
 use crate::stamp::Stamp;
 
 /// A cold build takes minutes on a slow line.
-const BUILD: Duration = Duration::from_secs(1200);
+pub const BUILD: Duration = Duration::from_secs(1200);
 
 /// What all scenarios share.
 pub struct World {
@@ -126,6 +126,7 @@ impl World {
             database_uri: self.database.uri(name),
             repository: self.repository.clone(),
             database: Vec::new(),
+            backup: Vec::new(),
         }
     }
 

@@ -34,6 +34,16 @@ fn the_tests_run_as_root_with_the_toolchain_that_cargo_toml_asks_for() {
 }
 
 #[test]
+fn each_night_upgrades_fail_in_every_way() {
+    let Some(runner) = Runner::new() else { return };
+    for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
+        runner.script("sudo", &[says("*cargo xtask e2e upgrade-faults --full", "", code), says("*", "", 0)]);
+        let result = runner.run("nightly.yml", "upgrades");
+        assert_eq!(result.conclusion, conclusion, "{}", result.log());
+    }
+}
+
+#[test]
 fn each_night_gcloud_meets_every_fault() {
     let Some(runner) = Runner::new() else { return };
     let test = "gcloud_comes_through_a_bad_answer";
