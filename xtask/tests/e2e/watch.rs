@@ -161,9 +161,9 @@ fn of_pod(pod: &Value, add: &mut dyn FnMut(String, Option<Stamp>, String)) {
 /// The log's lines carry the node's time.
 fn of_log(kube: &Kube, namespace: &str, pod: &Value, log: Log, add: &mut dyn FnMut(String, Option<Stamp>, String)) {
     let name = text(&pod["metadata"]["name"]);
-    for previous in [true, false] {
+    for (container, previous) in [("schema-gate", false), ("mlflow", true), ("mlflow", false)] {
         // Before the container runs there is none.
-        let Ok(lines) = kube.log(namespace, name, "mlflow", previous) else { continue };
+        let Ok(lines) = kube.log(namespace, name, container, previous) else { continue };
         let Some(line) = lines.lines().find(|line| line.contains(log.text)) else { continue };
         let (time, words) = line.split_once(' ').unwrap_or_default();
         add(format!("log {name}"), Stamp::parse(time), format!("Pod/{name} log: {words}"));

@@ -185,7 +185,8 @@ fn a_database_of_this_machine_is_compared_without_a_server() {
         "def columns(n): return ', '.join(f'column{m}_{n} text' for m in range(n * 3 + 1))\n\
          for n in range(200): c.execute(f'CREATE TABLE t{n} ({columns(n)})')\n\
          c.execute('CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, PRIMARY KEY (version_num))')\n\
-         c.execute('CREATE TABLE experiments (id int)')",
+         c.execute('CREATE TABLE experiments (id int)')\n\
+         c.execute('INSERT INTO experiments VALUES (1)')",
     );
     check(&images[0], 12, "unclear");
     execute("c.execute(\"INSERT INTO alembic_version VALUES ('a1')\")");
