@@ -119,7 +119,7 @@ impl World {
             context: self.place.context.clone(),
             kubeconfig: self.place.kubeconfig.clone(),
             replicas: 1,
-            deadline: if self.full { 600 } else { 120 },
+            deadline: if self.full { 600 } else { 240 },
             soak: 5,
             memory: "1Gi".to_owned(),
             env: BTreeMap::from([emulator]),
