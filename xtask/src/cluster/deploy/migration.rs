@@ -282,7 +282,8 @@ mod tests {
     fn no_server_runs_where_all_pods_wait() {
         let server =
             |ready: bool| json!({"name": "mlflow", "image": "i", "imageID": "", "ready": ready, "restartCount": 0});
-        let check = |pod: Pod, expected: Option<&str>| assert_eq!(serving(std::slice::from_ref(&pod)), expected, "{pod:?}");
+        let check =
+            |pod: Pod, expected: Option<&str>| assert_eq!(serving(std::slice::from_ref(&pod)), expected, "{pod:?}");
         let running = || Some(json!({"running": {}}));
         let ended = |code: i32| Some(json!({"terminated": {"exitCode": code}}));
         check(pod(running(), server(false), false), None);
