@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::program::{self, Wish};
 use super::{Backup, dump};
 use crate::cluster::forward::Forward;
-use crate::cluster::{CONTAINER, Cluster, PORT, job, login};
+use crate::cluster::{Cluster, PORT, job, login, server};
 use crate::commands::Run;
 use crate::config::cluster::{BackupMethod, ClusterConfig};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -170,8 +170,7 @@ async fn pause(end: Instant) -> Result<()> {
 
 /// What starts the server in its pods: what the Deployment says, else what the image does.
 fn starts(deployment: &Deployment) -> Vec<String> {
-    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let server = pod.and_then(|pod| pod.containers.iter().find(|container| container.name == CONTAINER));
+    let server = server(deployment);
     let command = server.and_then(|server| server.command.clone()).unwrap_or_else(|| vec!["mlflow".to_owned()]);
     let args = server.and_then(|server| server.args.clone()).unwrap_or_else(|| vec!["server".to_owned()]);
     [command, args].concat()

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::cluster::{CONTAINER, Cluster};
+use crate::cluster::{Cluster, server_image};
 use crate::commands::Run;
 use crate::config::cluster::{BackupMethod, ClusterConfig};
 use crate::error::{Error, Kind, Result};
@@ -152,7 +152,8 @@ pub async fn take_and_prune(
     reason: &str,
     keep: Option<usize>,
 ) -> Result<Taken> {
-    let new = New { id: new_id(), reason: reason.to_owned(), image: image_of(deployment).unwrap_or_default() };
+    let new =
+        New { id: new_id(), reason: reason.to_owned(), image: server_image(deployment).unwrap_or_default().to_owned() };
     match settings.backup.method {
         BackupMethod::Dump => dump::take(run, cluster, settings, deployment, &new, keep).await,
         BackupMethod::CloudSql => cloud_sql::take(run, settings, &new, keep).await,
@@ -225,11 +226,6 @@ fn new_id() -> String {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
     let now = OffsetDateTime::now_utc().format(&format).unwrap_or_default();
     format!("{now}-{:06x}", rand::random::<u32>() >> 8)
-}
-
-fn image_of(deployment: &Deployment) -> Option<String> {
-    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
-    pod.containers.iter().find(|container| container.name == CONTAINER)?.image.clone()
 }
 
 #[cfg(test)]

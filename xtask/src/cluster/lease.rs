@@ -183,11 +183,18 @@ impl Held {
         })
     }
 
+    /// Ends the lock once all is done; where that does not work, it says so.
+    pub async fn end(self, ui: &Ui) {
+        if let Err(error) = self.release().await {
+            ui.warn(format!("{}: it expires by itself", error.lines().join(": ")));
+        }
+    }
+
     /// Ends the lock, so that the next one need not wait for its expiry.
     ///
     /// # Errors
     /// What the API server answers; the lock then expires by itself.
-    pub async fn release(mut self) -> Result<()> {
+    async fn release(mut self) -> Result<()> {
         self.stop.cancel();
         // It only ends; a panic in it would have been its own.
         let _ = (&mut self.task).await;

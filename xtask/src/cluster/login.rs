@@ -22,7 +22,7 @@ use crate::secret::Secret as SecretText;
 
 use super::connect::Cluster;
 use super::object::{Object, ObjectKind};
-use super::{CONTAINER, MANAGED_BY, NAME, PREFIX, call, failure};
+use super::{MANAGED_BY, NAME, PREFIX, call, failure, server};
 
 /// The Secret that a deploy makes where it is missing.
 pub const SECRET: &str = "mlflow-login";
@@ -67,8 +67,7 @@ pub struct Login {
 impl Login {
     /// The login that a Deployment's server asks for; `None`: none.
     pub fn of(deployment: &Deployment) -> Option<Self> {
-        let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
-        let server = pod.containers.iter().find(|container| container.name == CONTAINER)?;
+        let server = server(deployment)?;
         let variable = server.env.iter().flatten().find(|variable: &&EnvVar| variable.name == PASSWORD)?;
         let from = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
         Some(Self { secret: from.name.clone(), key: from.key.clone() })
@@ -117,10 +116,8 @@ impl Login {
 
 /// Whether a server keeps users in its database (`databases` in `schema/stores.py`).
 pub fn keeps_users(deployment: &Deployment) -> bool {
-    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let server = pod.and_then(|pod| pod.containers.iter().find(|container| container.name == CONTAINER));
-    let variables = server.iter().flat_map(|server| server.env.iter().flatten());
-    variables.into_iter().any(|variable| [PASSWORD, CONFIG_PATH].contains(&variable.name.as_str()))
+    let mut variables = server(deployment).into_iter().flat_map(|server| server.env.iter().flatten());
+    variables.any(|variable| [PASSWORD, CONFIG_PATH].contains(&variable.name.as_str()))
 }
 
 /// A login by OpenID Connect, which oauth2-proxy asks for in the server's pods.
@@ -232,6 +229,7 @@ fn object(data: BTreeMap<String, ByteString>) -> Secret {
 mod tests {
     use serde_json::json;
 
+    use super::super::CONTAINER;
     use super::*;
 
     fn deployment(env: Value) -> Object {

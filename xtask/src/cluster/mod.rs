@@ -32,6 +32,7 @@ pub mod status;
 pub mod target;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Container;
 
 pub use connect::Cluster;
 pub use object::{Object, ObjectKind};
@@ -55,8 +56,13 @@ pub const PORT: u16 = 5000;
 /// The container that runs MLflow.
 pub const CONTAINER: &str = "mlflow";
 
+/// The container of a Deployment's pods that runs MLflow.
+pub fn server(deployment: &Deployment) -> Option<&Container> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    pod.containers.iter().find(|container| container.name == CONTAINER)
+}
+
 /// The image that a Deployment's servers run.
 pub fn server_image(deployment: &Deployment) -> Option<&str> {
-    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
-    pod.containers.iter().find(|container| container.name == CONTAINER)?.image.as_deref()
+    server(deployment)?.image.as_deref()
 }

@@ -16,7 +16,7 @@ use crate::cluster::object::{Object, ObjectKind};
 use crate::cluster::rollout::{self, Code, Outcome};
 use crate::cluster::{CONTAINER, Cluster, call, failure, job, release, render};
 use crate::commands::Run;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::schema::migrate::{self, Brought, Did};
 use crate::schema::status::Found;
 
@@ -100,8 +100,8 @@ impl Deploy<'_> {
         }
         let schema = self.wanted.schema.as_ref();
         let schema = schema.ok_or_else(|| Error::new(Kind::Internal, "a schema that nobody has read"))?;
-        let found = migration::decide(left.clone(), schema, false)?;
-        self.run.ui.show(|out| found.human(out, self.options.backup));
+        let migration = migration::decide(left.clone(), schema, false)?;
+        self.run.ui.show(|out| migration.human(out, self.options.backup));
         if !self.options.yes {
             let message = "the databases are of an older MLflow, and have to be migrated first";
             return Err(Error::new(Kind::Check, message).hint("add --yes to have them backed up and migrated").into());
@@ -131,7 +131,7 @@ impl Deploy<'_> {
 
     async fn bring(&self, migrate: bool) -> Result<Vec<Brought>, Halt> {
         self.held.confirm().await?;
-        let deployment = typed(deployment(&self.wanted.objects)?)?;
+        let deployment = self.wanted.deployment()?;
         let brought = bring(self.run, self.cluster, &deployment, self.settings.rollout.migration, migrate).await;
         self.known(brought).await
     }
@@ -152,10 +152,9 @@ impl Deploy<'_> {
     ///
     /// # Errors
     /// What keeps them from being asked: then nobody can tell.
-    pub(super) async fn aftermath(&self, progress: &Progress) -> Result<Aftermath, Halt> {
+    pub(super) async fn aftermath(&self, progress: &Progress) -> Result<Aftermath> {
         let Some(before) = &progress.before else { return Ok(Aftermath::Unchanged) };
-        let asked = look::ask(self.run, self.cluster, &typed(deployment(&self.wanted.objects)?)?).await;
-        let now = asked.map_err(Halt::Unknown)?;
+        let now = look::ask(self.run, self.cluster, &self.wanted.deployment()?).await?;
         let revisions =
             |found: &[Found]| found.iter().map(|found| (found.store, found.revisions.clone())).collect::<Vec<_>>();
         let is_changed = |(store, found): &(_, Vec<String>)| {
@@ -173,7 +172,7 @@ impl Deploy<'_> {
 
     /// The pod model with the tools that back up and restore: those of the newest image.
     fn tools(&self) -> Result<Deployment> {
-        let mut deployment = typed(deployment(&self.wanted.objects)?)?;
+        let mut deployment = self.wanted.deployment()?;
         let pod = deployment.spec.as_mut().and_then(|spec| spec.template.spec.as_mut());
         let server = pod.and_then(|pod| pod.containers.iter_mut().find(|container| container.name == CONTAINER));
         if let (Some(server), Some(image)) = (server, &self.wanted.tools) {
@@ -224,14 +223,4 @@ pub(super) enum Aftermath {
     Restorable(String),
     /// They have changed, and going back loses what was written since; the backup, if there is one.
     Moved(Option<String>),
-}
-
-/// The Deployment among what is applied.
-pub(super) fn deployment(objects: &[Object]) -> Result<&Object> {
-    let found = objects.iter().find(|object| object.kind == ObjectKind::Deployment);
-    found.ok_or_else(|| Error::new(Kind::Internal, "there is no Deployment among the objects"))
-}
-
-pub(super) fn typed(object: &Object) -> Result<Deployment> {
-    serde_json::from_value(object.value.clone()).context(Kind::Internal, || format!("{object} is none"))
 }

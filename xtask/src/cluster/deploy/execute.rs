@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 
-use super::database::{Aftermath, deployment, typed};
+use super::database::Aftermath;
 use super::{Done, Ending, Migration, Options, Setback, Wanted};
 use crate::backup::Backup;
 use crate::cluster::lease::Held;
@@ -168,7 +168,7 @@ impl Deploy<'_> {
 
     async fn begin(&self) -> Result<Release> {
         let wanted = self.wanted;
-        let keeps_users = login::keeps_users(&typed(deployment(&wanted.objects)?)?);
+        let keeps_users = login::keeps_users(&wanted.deployment()?);
         let draft = release::Draft {
             provenance: wanted.provenance.clone(),
             image: wanted.image.clone(),
@@ -266,9 +266,7 @@ impl Deploy<'_> {
                 let to = self.fallback.as_ref().map(|fallback| fallback.number);
                 return done(Ending::Moved { release: number, to, backup, cause }, None);
             }
-            Err(Halt::Unknown(error)) => return Err(unfinished(error, number)),
-            Err(Halt::Superseded(by)) => return self.superseded(release, by).await,
-            Err(Halt::Setback(why)) => return Err(unfinished(Error::new(Kind::Check, why.summary()), number)),
+            Err(error) => return Err(unfinished(error, number)),
         };
         let Some(fallback) = &self.fallback else {
             self.run.ui.step("Removing", "what this deploy made: nothing served before");

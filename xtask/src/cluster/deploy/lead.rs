@@ -59,9 +59,7 @@ pub async fn carry_out(
     }
     let held = lease::take(run, cluster, Holder::this_process(), options.patience).await?;
     let course = under_lock(run, cluster, settings, options, &wanted, &held).await;
-    if let Err(error) = held.release().await {
-        run.ui.warn(format!("{}: it expires by itself", error.lines().join(": ")));
-    }
+    held.end(&run.ui).await;
     course
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 
-use super::database::{deployment, typed};
 use super::migration::{self, Migration};
 use super::{Options, Wanted};
 use crate::cluster::diff::Change;
@@ -60,7 +59,7 @@ async fn schema(asking: Option<&Run>, cluster: &Cluster, releases: &[Release], w
     // A release of before its schema was noted, whose image nobody can read any more: its pods find out.
     let Some(schema) = &wanted.schema else { return Ok(Migration::None) };
     let Some(live) = cluster.deployment().await? else { return Ok(Migration::Unknown) };
-    let keeps_users = login::keeps_users(&typed(deployment(&wanted.objects)?)?);
+    let keeps_users = login::keeps_users(&wanted.deployment()?);
     let heads = schema.heads(keeps_users);
     let proven = proven(&live, releases);
     if proven.is_some_and(|proven| proven.fit(&heads)) {

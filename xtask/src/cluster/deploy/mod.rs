@@ -19,8 +19,11 @@ pub use look::ask;
 pub use migration::Needed;
 pub use migration::{Migration, decide};
 
-use super::object::Object;
+use k8s_openapi::api::apps::v1::Deployment;
+
+use super::object::{Object, ObjectKind};
 use super::rollout::Limits;
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::provenance::Provenance;
 use crate::schema::Schema;
 
@@ -45,6 +48,18 @@ pub struct Wanted {
     pub tools: Option<String>,
     /// Bytes sent to the registry for it.
     pub pushed_bytes: u64,
+}
+
+impl Wanted {
+    /// The Deployment among the objects: the pod model of what runs beside the server, too.
+    ///
+    /// # Errors
+    /// `Internal` where there is none.
+    pub fn deployment(&self) -> Result<Deployment> {
+        let found = self.objects.iter().find(|object| object.kind == ObjectKind::Deployment);
+        let found = found.ok_or_else(|| Error::new(Kind::Internal, "there is no Deployment among the objects"))?;
+        serde_json::from_value(found.value.clone()).context(Kind::Internal, || format!("{found} is none"))
+    }
 }
 
 /// How to do it.

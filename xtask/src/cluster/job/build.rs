@@ -116,7 +116,8 @@ fn of_pod(mut pod: PodSpec, task: &Task) -> Option<PodSpec> {
 }
 
 fn of_container(server: Container, task: &Task) -> Container {
-    let mut resources = server.resources.unwrap_or_default();
+    let mut server = with_program(server, task.command.clone());
+    let resources = server.resources.get_or_insert_default();
     // It takes a part of what the server takes, and must find room beside it.
     let requests = resources.requests.get_or_insert_default();
     for (name, quantity) in [("cpu", "100m"), ("memory", "256Mi")] {
@@ -126,15 +127,19 @@ fn of_container(server: Container, task: &Task) -> Container {
     if let Some(storage) = requests.get_mut("ephemeral-storage") {
         *storage = Quantity("64Mi".to_owned());
     }
+    server
+}
+
+/// The server's container with another program: nobody probes it or connects to it.
+pub fn with_program(server: Container, command: Vec<String>) -> Container {
     Container {
-        command: Some(task.command.clone()),
+        command: Some(command),
         args: None,
         ports: None,
         startup_probe: None,
         readiness_probe: None,
         liveness_probe: None,
         lifecycle: None,
-        resources: Some(resources),
         ..server
     }
 }

@@ -7,5 +7,5 @@ mod build;
 mod follow;
 mod judge;
 
-pub use build::{Task, build, spec};
+pub use build::{Task, build, spec, with_program};
 pub use follow::{JOB, deployment, run};

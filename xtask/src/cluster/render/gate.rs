@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::pod::wrong;
 use crate::cluster::CONTAINER;
+use crate::cluster::job::with_program;
 use crate::error::Result;
 use crate::schema::gate;
 
@@ -21,17 +22,8 @@ pub fn set(pod: &mut PodSpec) -> Result<()> {
         return Err(wrong(message).hint("give it another name: deploy adds one of that name"));
     }
     let Some(server) = pod.containers.iter().find(|container| container.name == CONTAINER) else { return Ok(()) };
-    let gate = Container {
-        name: gate::CONTAINER.to_owned(),
-        command: Some(["python", "-c", gate::PROGRAM].map(str::to_owned).to_vec()),
-        args: None,
-        ports: None,
-        startup_probe: None,
-        readiness_probe: None,
-        liveness_probe: None,
-        lifecycle: None,
-        ..server.clone()
-    };
+    let command = ["python", "-c", gate::PROGRAM].map(str::to_owned).to_vec();
+    let gate = Container { name: gate::CONTAINER.to_owned(), ..with_program(server.clone(), command) };
     pod.init_containers.get_or_insert_default().push(gate);
     Ok(())
 }

@@ -3,10 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::Server;
+use super::{Chosen, Server};
 use crate::backup::drill::{self, Drilled};
 use crate::commands::Run;
-use crate::config;
 use crate::error::Result;
 use crate::mlflow::smoke::SmokeReport;
 use crate::report::{self, Report};
@@ -19,17 +18,15 @@ use crate::report::{self, Report};
 /// only when everything passed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The environment in deploy.toml.
-    #[arg(long, default_value = config::LOCAL)]
-    env: String,
-    /// The backup [default: the newest].
-    id: Option<String>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let Server { settings, cluster, deployment } = Server::of(&args.env).await?;
-    let (drilled, smoke) = drill::hold(run, &cluster, &settings, &deployment, args.id.as_deref()).await?;
-    let answer = Answer { env: args.env, drilled, smoke };
+    let Chosen { env, id } = args.chosen;
+    let Server { settings, cluster, deployment } = Server::of(&env).await?;
+    let (drilled, smoke) = drill::hold(run, &cluster, &settings, &deployment, id.as_deref()).await?;
+    let answer = Answer { env, drilled, smoke };
     run.answer(&answer)?;
     Ok(answer.smoke.error().map_or(ExitCode::SUCCESS, |error| ExitCode::from(error.kind().exit_code())))
 }

@@ -10,12 +10,14 @@ mod upgrade;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use mlflow_image::Platform;
 
 use crate::builders::draft::Options;
 use crate::cache::Cache;
+use crate::cluster::lease::{self, Held, Holder};
 use crate::cluster::{Cluster, job};
 use crate::commands::Run;
 use crate::config::cluster::ClusterConfig;
@@ -54,6 +56,54 @@ struct Wanted {
     /// describe, as for deploy].
     #[arg(long, value_name = "IMAGE")]
     image: Option<Source>,
+}
+
+/// A backup that is looked at.
+#[derive(clap::Args)]
+struct Chosen {
+    /// The environment in deploy.toml.
+    #[arg(long, default_value = config::LOCAL)]
+    env: String,
+    /// The backup [default: the newest].
+    id: Option<String>,
+}
+
+/// How the databases are changed.
+#[derive(clap::Args)]
+struct Change {
+    /// The environment in deploy.toml.
+    #[arg(long)]
+    env: String,
+    /// Ask no questions.
+    #[arg(long, short)]
+    yes: bool,
+    /// Make no backup first.
+    #[arg(long)]
+    without_backup: bool,
+    /// Seconds to wait for another run to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    lock_wait: u64,
+}
+
+impl Change {
+    /// The lock of the server's namespace.
+    ///
+    /// # Errors
+    /// `Locked` where another run has it for longer.
+    async fn lock(&self, run: &Run, cluster: &Cluster) -> Result<Held> {
+        lease::take(run, cluster, Holder::this_process(), Duration::from_secs(self.lock_wait)).await
+    }
+
+    /// Asks, unless nobody is to be asked.
+    ///
+    /// # Errors
+    /// As [`crate::ui::Ui::confirm`].
+    fn agree(&self, run: &Run, question: &str) -> Result<()> {
+        match self.yes {
+            true => Ok(()),
+            false => run.ui.confirm(question, "--yes"),
+        }
+    }
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {

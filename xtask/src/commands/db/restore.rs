@@ -2,11 +2,10 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use super::Server;
+use super::{Change, Server};
 use crate::backup::{self, Backup, Restored};
-use crate::cluster::lease::{self, Held, Holder};
+use crate::cluster::lease::Held;
 use crate::cluster::{login, server_image};
 use crate::commands::Run;
 use crate::config::Config;
@@ -25,34 +24,23 @@ pub struct Args {
     /// The backup: `db backups` lists them.
     #[arg(value_name = "ID")]
     id: String,
-    /// The environment in deploy.toml.
-    #[arg(long)]
-    env: String,
-    /// Ask no questions.
-    #[arg(long, short)]
-    yes: bool,
-    /// Make no backup of what is there now.
-    #[arg(long)]
-    without_backup: bool,
-    /// Seconds to wait for another run to end.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    lock_wait: u64,
+    #[command(flatten)]
+    change: Change,
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let config = Config::load(&args.env)?;
-    let server = Server::of(&args.env).await?;
+    let env = &args.change.env;
+    let config = Config::load(env)?;
+    let server = Server::of(env).await?;
     let deployment = &server.deployment;
     let image = server_image(deployment).ok_or_else(|| Error::new(Kind::Refused, "the Deployment has no server"))?;
     let (_, schema) = super::schema_of(run, &config, Some(Source::Registry(image.parse()?))).await?;
     let heads = schema.heads(login::keeps_users(deployment));
-    let held = lease::take(run, &server.cluster, Holder::this_process(), Duration::from_secs(args.lock_wait)).await?;
+    let held = args.change.lock(run, &server.cluster).await?;
     let done = under_lock(run, &server, &held, &args, &heads).await;
-    if let Err(error) = held.release().await {
-        run.ui.warn(format!("{}: it expires by itself", error.lines().join(": ")));
-    }
+    held.end(&run.ui).await;
     let (restored, before) = done?;
-    run.answer(&Answer { env: args.env, restored, before: before.map(|backup| backup.id) })
+    run.answer(&Answer { env: args.change.env, restored, before: before.map(|backup| backup.id) })
 }
 
 async fn under_lock(
@@ -66,14 +54,12 @@ async fn under_lock(
     let backups = backup::list(run, cluster, settings, deployment).await?.backups;
     let found = backups.iter().find(|backup| backup.id == args.id).ok_or_else(|| {
         Error::new(Kind::Check, format!("there is no backup {}", args.id))
-            .hint(format!("these are there: cargo xtask db backups --env {}", args.env))
+            .hint(format!("these are there: cargo xtask db backups --env {}", args.change.env))
     })?;
     fits(found, heads)?;
     run.ui.show(|out| writeln!(out, "what was written since {} goes out of sight", found.taken));
-    if !args.yes {
-        run.ui.confirm("Bring the databases back?", "--yes")?;
-    }
-    let before = match args.without_backup {
+    args.change.agree(run, "Bring the databases back?")?;
+    let before = match args.change.without_backup {
         true => None,
         false => {
             let reason = format!("before {} is restored", found.id);

@@ -3,10 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::Server;
+use super::{Chosen, Server};
 use crate::backup::{self, Verified};
 use crate::commands::Run;
-use crate::config;
 use crate::error::Result;
 use crate::report::{self, Report};
 
@@ -15,17 +14,15 @@ use crate::report::{self, Report};
 /// The database is not asked. Exit code 12 where it is not what was written.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The environment in deploy.toml.
-    #[arg(long, default_value = config::LOCAL)]
-    env: String,
-    /// The backup [default: the newest].
-    id: Option<String>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let Server { settings, cluster, deployment } = Server::of(&args.env).await?;
-    let verified = backup::verify(run, &cluster, &settings, &deployment, args.id.as_deref()).await?;
-    run.answer(&Answer { env: args.env, verified })
+    let Chosen { env, id } = args.chosen;
+    let Server { settings, cluster, deployment } = Server::of(&env).await?;
+    let verified = backup::verify(run, &cluster, &settings, &deployment, id.as_deref()).await?;
+    run.answer(&Answer { env, verified })
 }
 
 #[derive(serde::Serialize)]
