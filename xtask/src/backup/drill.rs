@@ -9,11 +9,11 @@ use k8s_openapi::api::batch::v1::Job;
 use serde::{Deserialize, Serialize};
 
 use super::program::{self, Wish};
-use super::{Backup, dump};
+use super::{Backup, Server, dump};
 use crate::cluster::forward::Forward;
 use crate::cluster::{Cluster, PORT, job, login, server};
 use crate::commands::Run;
-use crate::config::cluster::{BackupMethod, ClusterConfig};
+use crate::config::cluster::BackupMethod;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::mlflow::smoke::{self, SmokeReport, Target};
 
@@ -49,15 +49,10 @@ pub struct Drilled {
 ///
 /// # Errors
 /// `Check` where the backup is damaged or the server does not start with it, `Forbidden` where the server's
-/// database user may not make a database, `Locked` during another drill; otherwise as [`super::take`]. A
+/// database user may not make a database, `Locked` during another drill; otherwise as [`Server::take`]. A
 /// smoke test that fails is a part of the report.
-pub async fn hold(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    id: Option<&str>,
-) -> Result<(Drilled, SmokeReport)> {
+pub async fn hold(of: Server<'_>, id: Option<&str>) -> Result<(Drilled, SmokeReport)> {
+    let Server { run, cluster, settings, deployment } = of;
     if settings.backup.method == BackupMethod::CloudSql {
         return Err(super::kept_by_google("drilled"));
     }

@@ -1,60 +1,39 @@
 //! Backups by pg_dump, in pods like the server's.
 
-use k8s_openapi::api::apps::v1::Deployment;
 use serde::de::DeserializeOwned;
 
 use super::program::{self, Wish};
-use super::{Catalog, New, Restored, Taken, Verified};
-use crate::cluster::{Cluster, job};
-use crate::commands::Run;
+use super::{Catalog, New, Restored, Server, Taken, Verified};
+use crate::cluster::job;
 use crate::config::cluster::ClusterConfig;
 use crate::error::{Error, Kind, Result};
 
 /// What the Jobs are called.
 const TASK: &str = "backup";
 
-/// See [`super::take_and_prune`].
-pub async fn take(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    new: &New,
-    keep: Option<usize>,
-) -> Result<Taken> {
+/// See [`Server::take_and_prune`].
+pub async fn take(server: Server<'_>, new: &New, keep: Option<usize>) -> Result<Taken> {
     let New { id, reason, image } = new;
-    let wish = wish("take", settings)?;
+    let wish = wish("take", server.settings)?;
     let wish = Wish { id: Some(id), reason: Some(reason), image: Some(image), keep, ..wish };
-    ask(run, cluster, settings, deployment, &wish, "back the database up").await
+    ask(server, &wish, "back the database up").await
 }
 
-/// See [`super::list`].
-pub async fn list(run: &Run, cluster: &Cluster, settings: &ClusterConfig, deployment: &Deployment) -> Result<Catalog> {
-    ask(run, cluster, settings, deployment, &wish("list", settings)?, "list the backups").await
+/// See [`Server::list`].
+pub async fn list(server: Server<'_>) -> Result<Catalog> {
+    ask(server, &wish("list", server.settings)?, "list the backups").await
 }
 
-/// See [`super::verify`].
-pub async fn verify(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    id: Option<&str>,
-) -> Result<Verified> {
-    let wish = Wish { id: known(id)?, ..wish("verify", settings)? };
-    ask(run, cluster, settings, deployment, &wish, "read the backup back").await
+/// See [`Server::verify`].
+pub async fn verify(server: Server<'_>, id: Option<&str>) -> Result<Verified> {
+    let wish = Wish { id: known(id)?, ..wish("verify", server.settings)? };
+    ask(server, &wish, "read the backup back").await
 }
 
-/// See [`super::restore`].
-pub async fn restore(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    id: &str,
-) -> Result<Restored> {
-    let wish = Wish { id: known(Some(id))?, ..wish("restore", settings)? };
-    ask(run, cluster, settings, deployment, &wish, "restore the backup").await
+/// See [`Server::restore`].
+pub async fn restore(server: Server<'_>, id: &str) -> Result<Restored> {
+    let wish = Wish { id: known(Some(id))?, ..wish("restore", server.settings)? };
+    ask(server, &wish, "restore the backup").await
 }
 
 /// What every action is told.
@@ -83,15 +62,8 @@ pub fn known(id: Option<&str>) -> Result<Option<&str>> {
     }
 }
 
-async fn ask<T: DeserializeOwned>(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    wish: &Wish<'_>,
-    what: &str,
-) -> Result<T> {
-    let task = job::Task { name: TASK, command: wish.command(), deadline: settings.backup.deadline };
-    let job = job::build(deployment, &task)?;
-    program::read(what, &job::run(run, cluster, &job, what).await?)
+async fn ask<T: DeserializeOwned>(server: Server<'_>, wish: &Wish<'_>, what: &str) -> Result<T> {
+    let task = job::Task { name: TASK, command: wish.command(), deadline: server.settings.backup.deadline };
+    let job = job::build(server.deployment, &task)?;
+    program::read(what, &job::run(server.run, server.cluster, &job, what).await?)
 }

@@ -113,6 +113,19 @@ pub struct Taken {
     pub pruned: Vec<String>,
 }
 
+/// A server, and the way to its databases.
+#[derive(Clone, Copy)]
+pub struct Server<'a> {
+    /// Progress and Ctrl-C.
+    pub run: &'a Run,
+    /// Where it runs.
+    pub cluster: &'a Cluster,
+    /// What `deploy.toml` says of it.
+    pub settings: &'a ClusterConfig,
+    /// Its Deployment, whose pod model the Jobs have.
+    pub deployment: &'a Deployment,
+}
+
 /// Refuses settings with which no backup can be taken, before anything is done for its sake.
 ///
 /// # Errors
@@ -124,86 +137,63 @@ pub fn check(settings: &ClusterConfig) -> Result<()> {
     }
 }
 
-/// Takes a backup: counted and dumped in one snapshot, sent away, read back. `reason` is kept with it.
-///
-/// # Errors
-/// `Image` for an image without pg_dump, or with one older than the database; `Config` where nobody said
-/// where dumps go; `Check` for a database without MLflow's tables; `Forbidden`, `Refused` or `Remote` for what
-/// database and store answer.
-pub async fn take(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    reason: &str,
-) -> Result<Backup> {
-    take_and_prune(run, cluster, settings, deployment, reason, None).await.map(|taken| taken.backup)
-}
-
-/// The same, and leaves only the newest `keep`.
-///
-/// # Errors
-/// As [`take`].
-pub async fn take_and_prune(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    reason: &str,
-    keep: Option<usize>,
-) -> Result<Taken> {
-    let new =
-        New { id: new_id(), reason: reason.to_owned(), image: server_image(deployment).unwrap_or_default().to_owned() };
-    match settings.backup.method {
-        BackupMethod::Dump => dump::take(run, cluster, settings, deployment, &new, keep).await,
-        BackupMethod::CloudSql => cloud_sql::take(run, settings, &new, keep).await,
+impl Server<'_> {
+    /// Takes a backup: counted and dumped in one snapshot, sent away, read back. `reason` is kept with it.
+    ///
+    /// # Errors
+    /// `Image` for an image without pg_dump, or with one older than the database; `Config` where nobody said
+    /// where dumps go; `Check` for a database without MLflow's tables; `Forbidden`, `Refused` or `Remote` for
+    /// what database and store answer.
+    pub async fn take(self, reason: &str) -> Result<Backup> {
+        self.take_and_prune(reason, None).await.map(|taken| taken.backup)
     }
-}
 
-/// All backups.
-///
-/// # Errors
-/// As [`take`].
-pub async fn list(run: &Run, cluster: &Cluster, settings: &ClusterConfig, deployment: &Deployment) -> Result<Catalog> {
-    match settings.backup.method {
-        BackupMethod::Dump => dump::list(run, cluster, settings, deployment).await,
-        BackupMethod::CloudSql => cloud_sql::list(run, settings).await,
+    /// The same, and leaves only the newest `keep`.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub async fn take_and_prune(self, reason: &str, keep: Option<usize>) -> Result<Taken> {
+        let image = server_image(self.deployment).unwrap_or_default().to_owned();
+        let new = New { id: new_id(), reason: reason.to_owned(), image };
+        match self.settings.backup.method {
+            BackupMethod::Dump => dump::take(self, &new, keep).await,
+            BackupMethod::CloudSql => cloud_sql::take(self.run, self.settings, &new, keep).await,
+        }
     }
-}
 
-/// Reads a backup back whole: digest, archive, rows of each table; the newest without an id.
-///
-/// # Errors
-/// `Check` for one that is damaged, or not there; otherwise as [`take`].
-pub async fn verify(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    id: Option<&str>,
-) -> Result<Verified> {
-    match settings.backup.method {
-        BackupMethod::Dump => dump::verify(run, cluster, settings, deployment, id).await,
-        BackupMethod::CloudSql => Err(kept_by_google("read back")),
+    /// All backups.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub async fn list(self) -> Result<Catalog> {
+        match self.settings.backup.method {
+            BackupMethod::Dump => dump::list(self).await,
+            BackupMethod::CloudSql => cloud_sql::list(self.run, self.settings).await,
+        }
     }
-}
 
-/// Brings a backup back. A dump: in one transaction, which holds the lock of migrations; whatever fails leaves
-/// the database as it was. No server may write meanwhile.
-///
-/// # Errors
-/// `Locked` where a server still uses the tables, or someone migrates; `Check` for a backup that is damaged or
-/// not there; otherwise as [`take`].
-pub async fn restore(
-    run: &Run,
-    cluster: &Cluster,
-    settings: &ClusterConfig,
-    deployment: &Deployment,
-    id: &str,
-) -> Result<Restored> {
-    match settings.backup.method {
-        BackupMethod::Dump => dump::restore(run, cluster, settings, deployment, id).await,
-        BackupMethod::CloudSql => cloud_sql::restore(run, settings, id).await,
+    /// Reads a backup back whole: digest, archive, rows of each table; the newest without an id.
+    ///
+    /// # Errors
+    /// `Check` for one that is damaged, or not there; otherwise as [`Self::take`].
+    pub async fn verify(self, id: Option<&str>) -> Result<Verified> {
+        match self.settings.backup.method {
+            BackupMethod::Dump => dump::verify(self, id).await,
+            BackupMethod::CloudSql => Err(kept_by_google("read back")),
+        }
+    }
+
+    /// Brings a backup back. A dump: in one transaction, which holds the lock of migrations; whatever fails
+    /// leaves the database as it was. No server may write meanwhile.
+    ///
+    /// # Errors
+    /// `Locked` where a server still uses the tables, or someone migrates; `Check` for a backup that is damaged
+    /// or not there; otherwise as [`Self::take`].
+    pub async fn restore(self, id: &str) -> Result<Restored> {
+        match self.settings.backup.method {
+            BackupMethod::Dump => dump::restore(self, id).await,
+            BackupMethod::CloudSql => cloud_sql::restore(self.run, self.settings, id).await,
+        }
     }
 }
 

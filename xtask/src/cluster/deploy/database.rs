@@ -69,7 +69,7 @@ impl Deploy<'_> {
         self.held.confirm().await?;
         let number = progress.release.as_ref().map_or(0, |release| release.number);
         let reason = format!("before release {number}");
-        let made = backup::take(self.run, self.cluster, self.settings, &self.tools()?, &reason).await;
+        let made = self.backups(&self.tools()?).take(&reason).await;
         let made = self.known(made).await?;
         if let Some(release) = &mut progress.release {
             *release = release::note_backup(self.cluster, release, &made.id).await?;
@@ -125,7 +125,7 @@ impl Deploy<'_> {
     /// Brings the databases back to a backup.
     pub(super) async fn bring_back(&self, backup: &str) -> Result<(), Halt> {
         self.held.confirm().await?;
-        let restored = backup::restore(self.run, self.cluster, self.settings, &self.tools()?, backup).await;
+        let restored = self.backups(&self.tools()?).restore(backup).await;
         self.known(restored).await.map(drop)
     }
 
@@ -134,6 +134,10 @@ impl Deploy<'_> {
         let deployment = self.wanted.deployment()?;
         let brought = bring(self.run, self.cluster, &deployment, self.settings.rollout.migration, migrate).await;
         self.known(brought).await
+    }
+
+    fn backups<'a>(&'a self, deployment: &'a Deployment) -> backup::Server<'a> {
+        backup::Server { run: self.run, cluster: self.cluster, settings: self.settings, deployment }
     }
 
     /// What a Job or Google's answer means for the deploy. As long as the cluster answers, a failure of

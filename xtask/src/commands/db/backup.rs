@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::Server;
-use crate::backup::{self, Taken};
+use crate::backup::Taken;
 use crate::commands::Run;
 use crate::config;
 use crate::error::Result;
@@ -26,10 +26,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let Server { settings, cluster, deployment } = Server::of(&args.env).await?;
-    let keep = Some(settings.backup.keep);
-    let taken = backup::take_and_prune(run, &cluster, &settings, &deployment, &args.reason, keep).await?;
-    run.answer(&Answer { env: args.env, to: settings.backup.to, taken })
+    let server = Server::of(&args.env).await?;
+    let taken = server.backups(run).take_and_prune(&args.reason, Some(server.settings.backup.keep)).await?;
+    run.answer(&Answer { env: args.env, to: server.settings.backup.to, taken })
 }
 
 #[derive(serde::Serialize)]

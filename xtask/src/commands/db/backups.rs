@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::Server;
-use crate::backup::{self, Catalog};
+use crate::backup::Catalog;
 use crate::commands::Run;
 use crate::config;
 use crate::error::Result;
@@ -19,8 +19,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let Server { settings, cluster, deployment } = Server::of(&args.env).await?;
-    let catalog = backup::list(run, &cluster, &settings, &deployment).await?;
+    let catalog = Server::of(&args.env).await?.backups(run).list().await?;
     run.answer(&Answer { env: args.env, catalog })
 }
 

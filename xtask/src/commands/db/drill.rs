@@ -24,8 +24,7 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let Chosen { env, id } = args.chosen;
-    let Server { settings, cluster, deployment } = Server::of(&env).await?;
-    let (drilled, smoke) = drill::hold(run, &cluster, &settings, &deployment, id.as_deref()).await?;
+    let (drilled, smoke) = drill::hold(Server::of(&env).await?.backups(run), id.as_deref()).await?;
     let answer = Answer { env, drilled, smoke };
     run.answer(&answer)?;
     Ok(answer.smoke.error().map_or(ExitCode::SUCCESS, |error| ExitCode::from(error.kind().exit_code())))

@@ -144,6 +144,11 @@ impl Server {
         let deployment = job::deployment(&cluster, env).await?;
         Ok(Self { settings, cluster, deployment })
     }
+
+    /// The same for its backups.
+    fn backups<'a>(&'a self, run: &'a Run) -> crate::backup::Server<'a> {
+        crate::backup::Server { run, cluster: &self.cluster, settings: &self.settings, deployment: &self.deployment }
+    }
 }
 
 /// An image's name, by digest, and the schema that its MLflow works with.

@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::{Change, Server};
-use crate::backup::{self, Backup, Restored};
+use crate::backup::{Backup, Restored};
 use crate::cluster::lease::Held;
 use crate::cluster::{login, server_image};
 use crate::commands::Run;
@@ -50,8 +50,8 @@ async fn under_lock(
     args: &Args,
     heads: &Heads,
 ) -> Result<(Restored, Option<Backup>)> {
-    let Server { settings, cluster, deployment } = server;
-    let backups = backup::list(run, cluster, settings, deployment).await?.backups;
+    let server = server.backups(run);
+    let backups = server.list().await?.backups;
     let found = backups.iter().find(|backup| backup.id == args.id).ok_or_else(|| {
         Error::new(Kind::Check, format!("there is no backup {}", args.id))
             .hint(format!("these are there: cargo xtask db backups --env {}", args.change.env))
@@ -63,11 +63,11 @@ async fn under_lock(
         true => None,
         false => {
             let reason = format!("before {} is restored", found.id);
-            Some(backup::take(run, cluster, settings, deployment, &reason).await?)
+            Some(server.take(&reason).await?)
         }
     };
     held.confirm().await?;
-    Ok((backup::restore(run, cluster, settings, deployment, &found.id).await?, before))
+    Ok((server.restore(&found.id).await?, before))
 }
 
 /// Refuses a backup whose schema the server would not work with. Of a whole instance nobody knows it.

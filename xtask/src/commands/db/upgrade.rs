@@ -71,7 +71,7 @@ async fn under_lock(
     change.agree(run, "Change the databases?")?;
     held.confirm().await?;
     let backup = match backs_up {
-        true => Some(backup::take(run, cluster, settings, deployment, "before an upgrade").await?.id),
+        true => Some(server.backups(run).take("before an upgrade").await?.id),
         false => None,
     };
     held.confirm().await?;

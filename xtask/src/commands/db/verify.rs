@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use super::{Chosen, Server};
-use crate::backup::{self, Verified};
+use crate::backup::Verified;
 use crate::commands::Run;
 use crate::error::Result;
 use crate::report::{self, Report};
@@ -20,8 +20,7 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let Chosen { env, id } = args.chosen;
-    let Server { settings, cluster, deployment } = Server::of(&env).await?;
-    let verified = backup::verify(run, &cluster, &settings, &deployment, id.as_deref()).await?;
+    let verified = Server::of(&env).await?.backups(run).verify(id.as_deref()).await?;
     run.answer(&Answer { env, verified })
 }
 
