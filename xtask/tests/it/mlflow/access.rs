@@ -33,6 +33,24 @@ secret = "db"
 uri = "gs://bucket"
 "#;
 
+/// Behind Google's proxy, with a client of one's own.
+const IAP: &str = r#"
+[environment.lab]
+kind = "gke"
+context = "nowhere"
+hosts = ["mlflow.example.com"]
+gateway = "infra/external"
+login = "iap"
+[environment.lab.iap]
+client-id = "1.apps.googleusercontent.com"
+client-secret-secret = "iap"
+[environment.lab.database]
+instance = "p:r:i"
+user = "mlflow@p.iam"
+[environment.lab.artifacts]
+uri = "gs://bucket"
+"#;
+
 /// What MLflow's own client does with what its environment says.
 pub(super) const CLIENT: &str =
     "import sys, mlflow; mlflow.set_tracking_uri(sys.argv[1]); mlflow.search_experiments(max_results=1)";
@@ -96,14 +114,11 @@ impl Asked {
         }
     }
 
-    /// Whether MLflow's own client gets in; `None` where there is no Python for it.
-    fn client(&self, password: Option<&str>) -> Option<&'static str> {
+    /// Whether MLflow's own client gets in with these variables; `None` where there is no Python for it.
+    fn client(&self, login: &[(&str, &str)]) -> Option<&'static str> {
         let python = Python::client()?;
         let mut client = self.server.home.command(python.interpreter());
-        client.args(["-c", CLIENT, &self.server.url()]).env("GIT_PYTHON_REFRESH", "quiet");
-        if let Some(password) = password {
-            client.env("MLFLOW_TRACKING_USERNAME", ADMIN).env("MLFLOW_TRACKING_PASSWORD", password);
-        }
+        client.args(["-c", CLIENT, &self.server.url()]).env("GIT_PYTHON_REFRESH", "quiet").envs(login.iter().copied());
         let output = client.output().expect("python starts");
         let refused = String::from_utf8_lossy(&output.stderr).contains("not authenticated");
         Some(match (output.status.success(), refused) {
@@ -150,10 +165,15 @@ pub(super) fn variable(deployment: &Value, name: &str) -> String {
     found.expect("the variable")["value"].as_str().expect("a text").to_owned()
 }
 
-/// The hosts that a deploy of this environment allows.
-fn allowed_hosts(home: &Home) -> String {
+/// A server that allows the hosts that a deploy of this environment does.
+fn serve_as(deploy: &str) -> Option<Asked> {
+    let deployment = deployment(&Home::new(), deploy, &[]);
     // As Kubernetes replaces it.
-    variable(&deployment(home, DEPLOY, &[]), "MLFLOW_SERVER_ALLOWED_HOSTS").replace("$(POD_IP)", "100.64.7.8")
+    let hosts = variable(&deployment, "MLFLOW_SERVER_ALLOWED_HOSTS").replace("$(POD_IP)", "100.64.7.8");
+    let server = Server::start_with(&Database::sqlite(), |_, command| {
+        command.env("MLFLOW_SERVER_ALLOWED_HOSTS", &hosts);
+    })?;
+    Some(Asked::new(server))
 }
 
 #[test]
@@ -184,12 +204,13 @@ fn with_mlflows_login_nothing_but_probes_is_served_without_a_password() {
     // MLflow asks for no login where a path begins like /health; nothing may be found there.
     table.row("prefix /health, no password", "404", &asked.ask(&format!("/health{API}"), None, &[]));
     table.row("prefix /mlflow, no password", "401 login", &asked.ask(&format!("/mlflow{API}"), None, &[]));
-    for (what, password, expected) in [
-        ("password", Some(ADMIN_PASSWORD), "in"),
-        ("wrong password", Some("not the password"), "refused"),
-        ("no password", None, "refused"),
+    let user = ("MLFLOW_TRACKING_USERNAME", ADMIN);
+    for (what, login, expected) in [
+        ("password", &[user, ("MLFLOW_TRACKING_PASSWORD", ADMIN_PASSWORD)][..], "in"),
+        ("wrong password", &[user, ("MLFLOW_TRACKING_PASSWORD", "not the password")], "refused"),
+        ("no password", &[], "refused"),
     ] {
-        if let Some(found) = asked.client(password) {
+        if let Some(found) = asked.client(login) {
             table.row(&format!("MLflow's Python client, {what}"), expected, found);
         }
     }
@@ -198,12 +219,7 @@ fn with_mlflows_login_nothing_but_probes_is_served_without_a_password() {
 
 #[test]
 fn the_server_answers_to_the_hosts_that_follow_from_the_environment() {
-    let hosts = allowed_hosts(&Home::new());
-    let started = Server::start_with(&Database::sqlite(), |_, command| {
-        command.env("MLFLOW_SERVER_ALLOWED_HOSTS", &hosts);
-    });
-    let Some(server) = started else { return };
-    let asked = Asked::new(server);
+    let Some(asked) = serve_as(DEPLOY) else { return };
     let mut table = Table::new("none");
     for (what, host, expected) in [
         ("Service", "mlflow:5000", "200"),
@@ -226,6 +242,34 @@ fn the_server_answers_to_the_hosts_that_follow_from_the_environment() {
     ] {
         let got = asked.ask(API, None, &["-H", &format!("Host: {host}")]);
         table.row(&format!("{what}: {host}"), expected, &got);
+    }
+    table.end();
+}
+
+/// Who gets in is decided before the server, by Google; this is what Google lets through, and what would come past it.
+#[test]
+fn behind_googles_proxy_the_server_answers_what_is_let_through_and_to_no_other_host() {
+    let Some(asked) = serve_as(IAP) else { return };
+    let mut table = Table::new("iap");
+    // Of a program, and of a browser (https://cloud.google.com/iap/docs/identity-howto). The token is none: the
+    // server must not care.
+    let token = ["-H", "Authorization: Bearer a.b.c"];
+    let person = ["-H", "X-Goog-Authenticated-User-Email: accounts.google.com:ann@example.com"];
+    let through = |host: &'static str| ["-H", host];
+    let (ours, other) = (through("Host: mlflow.example.com"), through("Host: evil.example.com"));
+    let health = ["-H", "Host: 100.64.7.8", "-H", "User-Agent: GoogleHC/1.0"];
+    table.row("Google's health check", "200", &asked.ask("/health", None, &health));
+    table.row("browser page, person", "200", &asked.ask("/", None, &[ours, person].concat()));
+    table.row("API, person", "200", &asked.ask(API, None, &[ours, person].concat()));
+    table.row("API, token", "200", &asked.ask(API, None, &[ours, token].concat()));
+    table.row("artifacts, token", "200", &asked.ask(ARTIFACTS, None, &[ours, token].concat()));
+    let trace = asked.ask("/v1/traces", None, &[&OTLP[..], &ours, &token].concat());
+    table.row("OTLP trace, token, without content", "400", &trace);
+    table.row("wrong Host, token", "403", &asked.ask(API, None, &[other, token].concat()));
+    table.row("prefix /mlflow, token", "404", &asked.ask(&format!("/mlflow{API}"), None, &[ours, token].concat()));
+    table.row("prefix /health, token", "404", &asked.ask(&format!("/health{API}"), None, &[ours, token].concat()));
+    if let Some(found) = asked.client(&[("MLFLOW_TRACKING_TOKEN", "a.b.c")]) {
+        table.row("MLflow's Python client, token", "in", found);
     }
     table.end();
 }

@@ -87,7 +87,8 @@ fn an_alert_has_a_section_in_the_runbook() {
     texts(&rules(), "runbook", &mut links);
     let runbook = file("RUNBOOK.md");
     let sections: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-    assert_eq!(sections, alerts);
+    // Other sections follow those of the alerts.
+    assert_eq!(sections[..alerts.len().min(sections.len())], alerts);
     let expected: Vec<String> = alerts.iter().map(|name| format!("RUNBOOK.md#{}", name.to_lowercase())).collect();
     assert_eq!(links, expected);
 }
