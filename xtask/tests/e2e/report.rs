@@ -1,6 +1,7 @@
 //! What the scenarios have shown, as a table and as JSON.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::beside::Kubectl;
 
@@ -31,6 +32,9 @@ pub struct Row {
     /// What kubectl made of the same rollout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubectl: Option<Kubectl>,
+    /// What was measured; the names end with the unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Value>,
     /// What else was shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

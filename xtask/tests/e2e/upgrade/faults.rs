@@ -46,6 +46,8 @@ pub fn faults(world: &World) -> Result<Row> {
     scene.half_way()?;
     scene.crash(world)?;
     scene.connection_lost()?;
+    scene.database_restarts(world)?;
+    scene.disk_full()?;
     scene.pod_killed()?;
     scene.two_operators()?;
     scene.store_full()?;
@@ -69,7 +71,21 @@ impl Scene<'_> {
         ensure!(now == self.schema, "{what}: the schema is {now} and not {} again:\n{}", self.schema, ran.text());
         data::compare(&self.site, &self.content).map_err(|error| format!("{what}: {error}\n{}", ran.text()))?;
         self.note(what, ran);
-        Ok(())
+        match self.site.world.full {
+            true => self.completes_and_goes_back(what),
+            false => Ok(()),
+        }
+    }
+
+    /// The same command completes, and the release before is restored for the next fault.
+    fn completes_and_goes_back(&mut self, what: &str) -> Result<()> {
+        let again = self.site.deploy(&["--yes"])?.expect(0)?;
+        data::compare(&self.site, &self.content).map_err(|error| format!("{what}, then upgraded: {error}"))?;
+        self.note("  the same command again", &again);
+        self.site.xtask(&["rollback", "--env", ENV, "--restore", "--yes"])?.expect(0)?;
+        let now = revision(&self.site)?;
+        ensure!(now == self.schema, "{what}, then upgraded and restored: the schema is {now}, not {}", self.schema);
+        data::compare(&self.site, &self.content).map_err(|error| format!("{what}, then restored: {error}").into())
     }
 
     fn note(&mut self, what: &str, ran: &Ran) {
@@ -106,6 +122,21 @@ impl Scene<'_> {
                 .map(drop)
         })?;
         self.is_old("the database cuts the migration's connection", &ran.expect(10)?)
+    }
+
+    /// The database restarts while the migration waits for a lock.
+    fn database_restarts(&mut self, world: &World) -> Result<()> {
+        let ran = self.while_it_migrates(|_| world.place.stop("postgres")?.start())?;
+        self.is_old("the database restarts during the migration", &ran.expect(10)?)
+    }
+
+    /// What the migration makes finds no room on the database's disk.
+    fn disk_full(&mut self) -> Result<()> {
+        let disk = FullDisk::of(&self.site)?;
+        let ran = self.site.deploy(&["--yes"])?.expect(10)?;
+        ensure!(ran.said().contains("No space left on device"), "the cause is not named:\n{}", ran.text());
+        disk.clear()?;
+        self.is_old("the database's disk is full", &ran)
     }
 
     /// The pod that migrates is deleted.
@@ -178,6 +209,42 @@ impl Scene<'_> {
         let status: Value = self.site.xtask(&["status", "--env", ENV, "--exit-code", "--json"])?.expect(0)?.json()?;
         ensure!(status.is_object(), "status: {status}");
         Ok(last)
+    }
+}
+
+/// A file system of PostgreSQL's machine without a free page, in which whatever is new in a database goes.
+struct FullDisk<'s> {
+    site: &'s Site<'s>,
+}
+
+impl<'s> FullDisk<'s> {
+    /// The shared memory's: it is small everywhere.
+    const FOLDER: &'static str = "/dev/shm/disk";
+
+    fn of(site: &'s Site<'s>) -> Result<Self> {
+        let disk = Self { site };
+        let folder = Self::FOLDER;
+        // One at a time: a tablespace is made outside of transactions.
+        disk.sql(&format!("COPY (SELECT) TO PROGRAM 'mkdir -m 700 {folder}'"))?;
+        disk.sql(&format!("CREATE TABLESPACE disk LOCATION '{folder}'"))?;
+        disk.sql("CREATE TABLE filler (bytes text STORAGE EXTERNAL) TABLESPACE disk")?;
+        for kilobytes in [4_096, 64, 7] {
+            let fill = format!("INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, {kilobytes} / 7)");
+            while disk.sql(&fill).is_ok() {}
+        }
+        disk.sql(&format!("ALTER DATABASE \"{}\" SET default_tablespace = disk", site.name))?;
+        Ok(disk)
+    }
+
+    fn clear(self) -> Result<()> {
+        self.sql(&format!("ALTER DATABASE \"{}\" RESET default_tablespace", self.site.name))?;
+        self.sql("DROP TABLE filler")?;
+        self.sql("DROP TABLESPACE disk")?;
+        self.sql(&format!("COPY (SELECT) TO PROGRAM 'rmdir {}'", Self::FOLDER)).map(drop)
+    }
+
+    fn sql(&self, statement: &str) -> Result<String> {
+        self.site.world.database.sql(&self.site.name, statement)
     }
 }
 

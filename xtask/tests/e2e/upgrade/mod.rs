@@ -4,11 +4,13 @@ mod data;
 mod faults;
 mod releases;
 
+use serde_json::json;
+
 use data::MUCH;
 use releases::{OLDER, SAME};
 
 use crate::load::{Count, Shape};
-use crate::report::Row;
+use crate::report::{Row, tenths};
 use crate::scenario::Scenario;
 use crate::site::{ENV, Site};
 use crate::world::World;
@@ -19,8 +21,9 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "upgrade-faults",
         about: "upgrades that fail, one after the other: nothing is lost, the old server serves, the last one completes",
-        alone: false,
-        needs: None,
+        // It restarts the database and fills its disk.
+        alone: true,
+        needs: Some("postgres"),
         run: faults::faults,
     },
     Scenario {
@@ -106,6 +109,14 @@ fn upgrade(world: &World) -> Result<Row> {
             ),
             format!("back to MLflow {} with its data: {:.0} s", OLDER.version, restored.seconds),
         ],
+        figures: Some(json!({
+            "downtime_seconds": tenths(downtime(&probe)),
+            "migration_seconds": tenths(migrated.seconds),
+            "restore_seconds": tenths(restored.seconds),
+            "backup_bytes": size,
+            "rows": before.rows(),
+            "artifacts": before.artifacts(),
+        })),
         ..Row::default()
     };
     site.close()?;
