@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::commands::{Run, test};
+use crate::commands::{Run, ci, test};
 use crate::error::{Error, Kind, Result};
 use crate::process::Program;
 use crate::repo;
@@ -13,7 +13,7 @@ use crate::repo;
 /// target/e2e: report.txt, report.json, and a file for each scenario that failed.
 #[derive(clap::Args, Default)]
 pub struct Args {
-    /// Only the scenarios whose name begins with one of these.
+    /// Only the scenarios with these names, or whose names begin so [default: those for each commit].
     scenarios: Vec<String>,
     /// Name the scenarios, and run none.
     #[arg(long)]
@@ -21,9 +21,15 @@ pub struct Args {
     /// Leave the testbed up, and on it what the scenarios have made.
     #[arg(long)]
     keep: bool,
-    /// Let `kubectl rollout status`, which runs beside each fault, wait as long as it likes.
+    /// Run those that are left to the night, for they take long.
+    #[arg(long, conflicts_with = "full")]
+    nightly: bool,
+    /// Run all, and all parts of each; `kubectl rollout status`, beside each fault, waits as long as it likes.
     #[arg(long)]
     full: bool,
+    /// Install missing tools with apt-get first.
+    #[arg(long)]
+    install: bool,
     /// Where terraform's google provider comes from: a stand-in that is built here, or terraform's registry.
     #[arg(long, value_name = "stand-in|registry", value_parser = ["stand-in", "registry"])]
     provider: Option<String>,
@@ -33,6 +39,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
+    if args.install {
+        ci::install(run)?;
+    }
     // The tests themselves tell what they have seen, on stdout.
     let passed = match run.ui.is_json() {
         true => program(&args).args(["--json"]).dir(repo::root()?).stream(|line| println!("{line}"))?.success(),
@@ -51,7 +60,7 @@ pub fn execute(args: &Args) -> Result<test::Outcome> {
 }
 
 fn program(args: &Args) -> Program {
-    let flags = [("--list", args.list), ("--keep", args.keep), ("--full", args.full)];
+    let flags = [("--list", args.list), ("--keep", args.keep), ("--full", args.full), ("--nightly", args.nightly)];
     let provider = args.provider.as_ref().map(|provider| ["--provider".to_owned(), provider.clone()]);
     let jobs = args.jobs.map(|jobs| ["--jobs".to_owned(), jobs.to_string()]);
     Program::new(test::cargo())

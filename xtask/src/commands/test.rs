@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::commands::Run;
+use crate::commands::{Run, ci};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::process::Program;
 use crate::repo;
@@ -13,10 +13,19 @@ use crate::report::Report;
 pub struct Args {
     /// Only the tests whose name contains this.
     filter: Option<String>,
+    /// Leave nothing out that takes too long for each commit.
+    #[arg(long)]
+    nightly: bool,
+    /// Install missing tools with apt-get first.
+    #[arg(long)]
+    install: bool,
 }
 
 pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
-    let outcome = execute(args.filter.as_deref())?;
+    if args.install {
+        ci::install(run)?;
+    }
+    let outcome = execute(args.filter.as_deref(), args.nightly)?;
     run.answer(&outcome)?;
     if outcome.failed > 0 {
         return Err(Error::new(Kind::Check, format!("{} tests failed", outcome.failed)));
@@ -28,8 +37,11 @@ pub fn run(args: Args, run: &Run) -> Result<ExitCode> {
 /// of their time they wait for programs that they have started.
 const THREADS: (&str, usize) = ("RUST_TEST_THREADS", 2);
 
+/// The variable by which tests are asked for what takes too long for each commit.
+const NIGHTLY: &str = "XTASK_NIGHTLY";
+
 /// Runs cargo's test runner over the workspace and adds up what it says.
-pub fn execute(filter: Option<&str>) -> Result<Outcome> {
+pub fn execute(filter: Option<&str>, nightly: bool) -> Result<Outcome> {
     // Doc tests are left out: the crates are not libraries for others. The end-to-end tests have a
     // command of their own.
     let program = Program::new(cargo())
@@ -40,6 +52,7 @@ pub fn execute(filter: Option<&str>) -> Result<Outcome> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         (cpus * each).to_string()
     });
+    let program = if nightly { program.env(NIGHTLY, "1") } else { program };
     count(program.env(name, threads))
 }
 

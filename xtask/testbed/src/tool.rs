@@ -36,6 +36,32 @@ pub fn leave_out(what: &str) {
     tell("LEFT OUT", "XTASK_LEFT_OUT", what);
 }
 
+/// The variable that asks for what takes too long for each commit: 1 or 0.
+pub const NIGHTLY: &str = "XTASK_NIGHTLY";
+
+/// Whether what takes too long for each commit is wanted; where it is not, the running test tells that it
+/// has left out this part.
+///
+/// # Panics
+/// Where the variable [`NIGHTLY`] is neither 1 nor 0.
+pub fn nightly(part: &str) -> bool {
+    let is_wanted = is_night();
+    if !is_wanted {
+        leave_out(&format!("{part}; cargo xtask test --nightly runs it"));
+    }
+    is_wanted
+}
+
+/// The same, for who tells by himself what he leaves out.
+///
+/// # Panics
+/// As [`nightly`].
+pub fn is_night() -> bool {
+    let wanted = std::env::var(NIGHTLY).unwrap_or_default();
+    assert!(["", "0", "1"].contains(&wanted.as_str()), "{NIGHTLY}={wanted}: it is 1 or 0");
+    wanted == "1"
+}
+
 fn tell(word: &str, variable: &str, why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("unknown");

@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use place::Found;
 use report::Outcome;
-use scenario::{Choice, Scenario};
+use scenario::{Choice, Scenario, When};
 use world::World;
 
 /// Of everything here: the message is for the person who reads the test's output.
@@ -54,12 +54,14 @@ macro_rules! ensure {
 use ensure;
 
 /// How the tests are run.
+#[derive(Default)]
 struct Args {
     wanted: Vec<String>,
     list: bool,
     json: bool,
     keep: bool,
     full: bool,
+    nightly: bool,
     registry: bool,
     jobs: usize,
 }
@@ -72,7 +74,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Choice { chosen, left_out, unknown } = scenario::choose(&args.wanted, args.full);
+    let when = match (args.nightly, args.full) {
+        (true, _) => When::Night,
+        (false, true) => When::Full,
+        (false, false) => When::Commit,
+    };
+    let Choice { chosen, left_out, unknown } = scenario::choose(&args.wanted, when);
     if let Some(unknown) = unknown {
         eprintln!("no scenario is called {unknown:?}; --list names them");
         return ExitCode::from(2);
@@ -83,8 +90,8 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if !left_out.is_empty() {
-        eprintln!("left out, for they take long: {} (name them, or --full)", left_out.join(", "));
+    for name in left_out {
+        scenario::leave_out(name, "all of it: it runs each night, with --nightly, or when it is named");
     }
     match run(&args, &chosen) {
         Ok(true) => ExitCode::SUCCESS,
@@ -98,8 +105,7 @@ fn main() -> ExitCode {
 }
 
 fn arguments(args: impl Iterator<Item = String>) -> Result<Args> {
-    let mut parsed =
-        Args { wanted: Vec::new(), list: false, json: false, keep: false, full: false, registry: false, jobs: 3 };
+    let mut parsed = Args { jobs: 3, ..Args::default() };
     let mut args = args.peekable();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -107,6 +113,7 @@ fn arguments(args: impl Iterator<Item = String>) -> Result<Args> {
             "--json" => parsed.json = true,
             "--keep" => parsed.keep = true,
             "--full" => parsed.full = true,
+            "--nightly" => parsed.nightly = true,
             // Where terraform's google provider comes from.
             "--provider" => parsed.registry = args.next().ok_or("--provider needs a word")? == "registry",
             "--jobs" => parsed.jobs = args.next().ok_or("--jobs needs a number")?.parse::<usize>()?.max(1),

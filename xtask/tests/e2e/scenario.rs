@@ -46,31 +46,71 @@ fn all() -> impl Iterator<Item = &'static Scenario> {
     groups.into_iter().flatten()
 }
 
-/// Those that take too long for each commit: they run when they are named, with `--full`, and each night
-/// (`.github/workflows/nightly.yml`).
-const LONG: [&str; 1] = ["upgrade-faults"];
+/// Those that do not run for each commit, which has an hour: they take long, or break one more thing in a
+/// way that others show. They run each night (`.github/workflows/nightly.yml`), with `--full`, and when they
+/// are named.
+const NIGHTLY: &[&str] = &[
+    "upgrade-faults",
+    "image-policy",
+    "access-oidc",
+    "fault-unschedulable",
+    "fault-registry-gone",
+    "fault-sidecar",
+    "fault-image-layer",
+    "fault-registry-down",
+    "fault-secret-key",
+    "fault-quota",
+    "fault-admission-pods",
+    "fault-pod-security",
+    "fault-token",
+    "fault-node",
+    "killed-locked",
+    "killed-soak",
+    "killed-smoke",
+    "killed-bad-rollout",
+    "pull-secret",
+    "desktop",
+];
+
+/// Which of the scenarios that are not named one by one are run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// For each commit.
+    Commit,
+    /// Those that are left to the night.
+    Night,
+    /// All.
+    Full,
+}
 
 /// What is to be run.
 pub struct Choice {
     /// The scenarios.
     pub chosen: Vec<&'static Scenario>,
-    /// Those that would be, but take too long.
+    /// Those that are left to the night.
     pub left_out: Vec<&'static str>,
     /// The first name that fits none.
     pub unknown: Option<String>,
 }
 
-/// The scenarios whose name begins with one of these; without any all, the long ones only if `full`.
-pub fn choose(wanted: &[String], full: bool) -> Choice {
-    let fits = |scenario: &Scenario, name: &String| scenario.name.starts_with(name.as_str());
-    let unknown = wanted.iter().find(|name| !all().any(|scenario| fits(scenario, name))).cloned();
-    let chosen = all().filter(|scenario| wanted.is_empty() || wanted.iter().any(|name| fits(scenario, name)));
-    let is_left_out = |scenario: &&Scenario| {
-        let is_named = wanted.iter().any(|name| name == scenario.name);
-        LONG.contains(&scenario.name) && !is_named && !full
+/// The scenarios with these names, or whose names begin with these; without any, those of `when`.
+pub fn choose(wanted: &[String], when: When) -> Choice {
+    let fits = |scenario: &Scenario, name: &String| match all().any(|scenario| scenario.name == name) {
+        true => scenario.name == name,
+        false => scenario.name.starts_with(name.as_str()),
     };
-    let (left_out, chosen): (Vec<_>, Vec<_>) = chosen.partition(is_left_out);
-    Choice { chosen, left_out: left_out.iter().map(|scenario| scenario.name).collect(), unknown }
+    let unknown = wanted.iter().find(|name| !all().any(|scenario| fits(scenario, name))).cloned();
+    if !wanted.is_empty() {
+        let chosen = all().filter(|scenario| wanted.iter().any(|name| fits(scenario, name))).collect();
+        return Choice { chosen, left_out: Vec::new(), unknown };
+    }
+    let (night, commit): (Vec<_>, Vec<_>) = all().partition(|scenario| NIGHTLY.contains(&scenario.name));
+    let left_out = night.iter().map(|scenario| scenario.name).collect();
+    match when {
+        When::Commit => Choice { chosen: commit, left_out, unknown },
+        When::Night => Choice { chosen: night, left_out: Vec::new(), unknown },
+        When::Full => Choice { chosen: all().collect(), left_out: Vec::new(), unknown },
+    }
 }
 
 /// Runs scenarios, so many at a time.
@@ -95,11 +135,20 @@ fn is_able(world: &World, scenario: &Scenario) -> bool {
 
 /// As [`testbed::skip`], for a scenario instead of the running thread's test.
 pub fn skip(scenario: &str, why: &str) {
-    let name = format!("e2e::{scenario}");
+    as_test(scenario, || testbed::skip(why));
+}
+
+/// As [`testbed::leave_out`], for a scenario instead of the running thread's test.
+pub fn leave_out(scenario: &str, what: &str) {
+    as_test(scenario, || testbed::leave_out(what));
+}
+
+/// Runs what tells something of a test, whose name is the thread's.
+fn as_test(scenario: &str, tell: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, || testbed::skip(why));
-        if thread.is_err() {
-            eprintln!("SKIPPED e2e::{scenario}: {why}");
+        let thread = std::thread::Builder::new().name(format!("e2e::{scenario}")).spawn_scoped(scope, tell);
+        if let Err(error) = thread {
+            eprintln!("e2e::{scenario} cannot tell what it leaves out: {error}");
         }
     });
 }

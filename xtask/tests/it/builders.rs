@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testbed::{Home, command, free_port, skip};
+use testbed::{Home, command, free_port, nightly, skip};
 
 use crate::image;
 
@@ -28,6 +28,9 @@ fn answer(output: &Output) -> Value {
 
 #[test]
 fn buildah_and_the_native_builder_make_the_same_server() {
+    if !nightly("buildah's image beside the native one") {
+        return;
+    }
     let Some(store) = Store::get() else { return };
     let native = Contents::read(store.native());
     let built = store.home.path().join("dockerfile");
@@ -105,6 +108,9 @@ impl Drop for Group {
 
 #[test]
 fn an_interrupted_build_leaves_no_program_behind() {
+    if !nightly("Ctrl-C while buildah builds") {
+        return;
+    }
     let Some(store) = Store::get() else { return };
     let (home, marker) = (Home::new(), "271828");
     let project = image::project(&home);

@@ -19,9 +19,6 @@ use super::site::{Environment, Ran, Site, Via};
 /// The row to run by itself, as the table names it.
 const ROW: &str = "XTASK_FAULT_ROW";
 
-/// Whether all rounds are to be run, by either way: `1`.
-pub const FULL: &str = "XTASK_FULL_FAULTS";
-
 /// Rounds of faults that pass, by gcloud, unless all are wanted: each of its calls is a process, and all
 /// rounds take seven minutes of two CPUs. Its refusals and terraform's table are always whole.
 const USUAL_ROUNDS: usize = 2;
@@ -121,9 +118,7 @@ pub fn is_wanted(via: Via) -> bool {
 
 /// How many rounds of faults that pass are run. A row that is named may be in any of them.
 fn rounds_of(via: Via) -> usize {
-    let wanted = std::env::var(FULL).unwrap_or_default();
-    assert!(["", "0", "1"].contains(&wanted.as_str()), "{FULL}={wanted}: it is 1 for all rounds, or 0");
-    let all = via == Via::Terraform || wanted == "1" || std::env::var_os(ROW).is_some();
+    let all = via == Via::Terraform || testbed::is_night() || std::env::var_os(ROW).is_some();
     if all { PASSING.len() } else { USUAL_ROUNDS }
 }
 

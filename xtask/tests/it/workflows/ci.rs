@@ -10,8 +10,8 @@ fn the_tests_run_as_root_with_the_toolchain_that_cargo_toml_asks_for() {
     runner.actions.insert("actions/setup-python".to_owned(), Action::default());
     for (job, event, command) in [
         ("ci", "push", "cargo xtask ci"),
-        ("registry-provider", "schedule", "cargo xtask e2e topology --provider registry"),
-        ("registry-provider", "workflow_dispatch", "cargo xtask e2e topology --provider registry"),
+        ("registry-provider", "schedule", "cargo xtask e2e topology --full --provider registry --install"),
+        ("registry-provider", "workflow_dispatch", "cargo xtask e2e topology --full --provider registry --install"),
     ] {
         runner.event_name = event.to_owned();
         runner.script("sudo", &[says("*", "", 0)]);
@@ -34,28 +34,18 @@ fn the_tests_run_as_root_with_the_toolchain_that_cargo_toml_asks_for() {
 }
 
 #[test]
-fn each_night_upgrades_fail_in_every_way() {
+fn each_night_what_commits_leave_out_is_run() {
     let Some(runner) = Runner::new() else { return };
-    for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
-        runner.script("sudo", &[says("*cargo xtask e2e upgrade-faults --full", "", code), says("*", "", 0)]);
-        let result = runner.run("nightly.yml", "upgrades");
-        assert_eq!(result.conclusion, conclusion, "{}", result.log());
-    }
-}
-
-#[test]
-fn each_night_gcloud_meets_every_fault() {
-    let Some(runner) = Runner::new() else { return };
-    let test = "gcloud_comes_through_a_bad_answer";
-    let table = std::fs::read_to_string(super::repository().join("xtask/tests/it/infra_faults.rs")).expect("the tests");
-    assert!(table.contains(&format!("fn {test}")), "{test} is no test");
-    let text = std::fs::read_to_string(super::repository().join(".github/workflows/nightly.yml")).expect("a workflow");
-    assert!(text.contains(&format!("{}: \"1\"", crate::infra_faults::FULL)), "not all of them are asked for");
-    for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
-        let whole = format!("xtask test {test}");
-        runner.cargo(&[says(&whole, "", code), says("*", "", 3)]);
-        let result = runner.run("nightly.yml", "faults");
-        assert_eq!(result.conclusion, conclusion, "{}", result.log());
+    for (job, command) in [
+        ("tests", "test --nightly --install"),
+        ("scenarios", "e2e --nightly --install"),
+        ("upgrades", "e2e upgrade-faults --full --install"),
+    ] {
+        for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
+            runner.script("sudo", &[says(&format!("*cargo xtask {command}"), "", code), says("*", "", 0)]);
+            let result = runner.run("nightly.yml", job);
+            assert_eq!(result.conclusion, conclusion, "{}", result.log());
+        }
     }
 }
 
