@@ -32,5 +32,5 @@ pub use proxy::{Exchange, Fault, Proxy, Rule};
 pub use registry::{Auth, Options, Registry, Storage};
 pub use service::{Service, free_port};
 pub use token::{Policy, TokenRequest, TokenServer};
-pub use tool::{NIGHTLY, command, have_namespaces, is_night, is_root, leave_out, nightly, require, run, skip};
+pub use tool::{command, have_namespaces, is_root, leave_out, nightly, require, run, skip};
 pub use tunnel::Tunnel;

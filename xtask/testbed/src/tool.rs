@@ -36,29 +36,17 @@ pub fn leave_out(what: &str) {
     tell("LEFT OUT", "XTASK_LEFT_OUT", what);
 }
 
-/// The variable that asks for what takes too long for each commit: 1 or 0.
-pub const NIGHTLY: &str = "XTASK_NIGHTLY";
-
-/// Whether what takes too long for each commit is wanted; where it is not, the running test tells that it
-/// has left out this part.
+/// Whether what takes too long for each commit is wanted: `cargo xtask test --nightly` sets `XTASK_NIGHTLY`
+/// to 1. Where it is not, the running test tells that it has left out this part.
 ///
 /// # Panics
-/// Where the variable [`NIGHTLY`] is neither 1 nor 0.
+/// Where the variable is neither 1 nor 0.
 pub fn nightly(part: &str) -> bool {
-    let is_wanted = is_night();
-    if !is_wanted {
+    let wanted = std::env::var("XTASK_NIGHTLY").unwrap_or_default();
+    assert!(["", "0", "1"].contains(&wanted.as_str()), "XTASK_NIGHTLY={wanted}: it is 1 or 0");
+    if wanted != "1" {
         leave_out(&format!("{part}; cargo xtask test --nightly runs it"));
     }
-    is_wanted
-}
-
-/// The same, for who tells by himself what he leaves out.
-///
-/// # Panics
-/// As [`nightly`].
-pub fn is_night() -> bool {
-    let wanted = std::env::var(NIGHTLY).unwrap_or_default();
-    assert!(["", "0", "1"].contains(&wanted.as_str()), "{NIGHTLY}={wanted}: it is 1 or 0");
     wanted == "1"
 }
 

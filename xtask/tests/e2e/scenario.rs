@@ -64,12 +64,16 @@ const NIGHTLY: &[&str] = &[
     "fault-pod-security",
     "fault-token",
     "fault-node",
+    "fault-oom",
+    "fault-api-server",
     "killed-locked",
+    "killed-applied",
     "killed-soak",
     "killed-smoke",
     "killed-bad-rollout",
     "pull-secret",
     "desktop",
+    "workflows",
 ];
 
 /// Which of the scenarios that are not named one by one are run.

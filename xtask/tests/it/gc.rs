@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use testbed::Home;
+use testbed::{Home, nightly};
 
 use crate::db::{Answer, World};
 use crate::mlflow::envs::Python;
@@ -157,6 +157,9 @@ fn frees_what_is_deleted_long_enough(database: &Database) {
 
 #[test]
 fn what_is_deleted_long_enough_is_freed_on_sqlite() {
+    if !nightly("the same on SQLite") {
+        return;
+    }
     frees_what_is_deleted_long_enough(&Database::sqlite());
 }
 

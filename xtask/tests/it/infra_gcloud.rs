@@ -81,6 +81,9 @@ fn lines(answer: &Value, action: &str) -> Vec<String> {
 
 #[test]
 fn an_environment_is_made_once_and_destroyed_in_two_stages() {
+    if !testbed::nightly("an environment by gcloud, made and destroyed in two stages") {
+        return;
+    }
     let settings = "cluster = \"standard\"\nregistry = \"gcr.io\"\ngithub = \"me/mlflow\"\n\
         github-repository-id = \"42\"\ngithub-owner-id = \"7\"\n";
     let Some(site) = Site::new("gke", settings) else { return };

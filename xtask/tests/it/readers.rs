@@ -8,7 +8,7 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 
-use testbed::{Home, Registry, is_root, require, run, skip};
+use testbed::{Home, Registry, is_root, nightly, require, run, skip};
 
 use crate::image;
 use containerd::Containerd;
@@ -167,6 +167,9 @@ fn mlflow_serves_from_umocis_bundle_under_runc() {
 
 #[test]
 fn mlflow_serves_under_podman() {
+    if !nightly("podman as a reader; the local server runs in it, too") {
+        return;
+    }
     let (Some(()), Some(podman)) = (root_only(), Containers::start("podman")) else { return };
     let image = podman.pull_layout(image::layout());
     serve::podman(&podman, &image);

@@ -280,7 +280,7 @@ fn what_cloud_build_refuses_gets_its_fix() {
 
 #[test]
 fn a_lost_answer_makes_no_second_image() {
-    let Some(site) = Site::start(&APIS, "sleep 5") else { return };
+    let Some(site) = Site::start(&APIS, "sleep 15") else { return };
     site.import_outputs();
     site.google.fail(&Rule::once("cloudbuild", "POST", "/builds?", Fault::AnswerLost));
     // And one about the build: it goes on.

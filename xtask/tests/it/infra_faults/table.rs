@@ -3,8 +3,6 @@
 //! A run of its own for each row would take hours. Faults that pass go together, one for each call, in
 //! rounds that are turned like a Latin square: as many runs as there are faults, and each call has met
 //! each of them. Refusals are set for all calls at once, and the same command is run until it is through.
-//! By gcloud two of these rounds are run unless all are wanted: each call meets two faults, each fault
-//! many calls.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,10 +16,6 @@ use super::site::{Environment, Ran, Site, Via};
 
 /// The row to run by itself, as the table names it.
 const ROW: &str = "XTASK_FAULT_ROW";
-
-/// Rounds of faults that pass, by gcloud, unless all are wanted: each of its calls is a process, and all
-/// rounds take seven minutes of two CPUs. Its refusals and terraform's table are always whole.
-const USUAL_ROUNDS: usize = 2;
 
 /// The exit code of a run that was refused something.
 const REFUSED: i32 = 15;
@@ -107,19 +101,16 @@ struct Outcome {
     wrong: Vec<String>,
 }
 
-/// Whether rows of this way are to be run: all of them, unless one is named.
+/// Whether rows of this way are to be run: all of them, unless one is named. By gcloud each call is a process,
+/// and all of them take eight minutes of two CPUs.
 pub fn is_wanted(via: Via) -> bool {
-    let Ok(row) = std::env::var(ROW) else { return true };
+    let Ok(row) = std::env::var(ROW) else {
+        return via == Via::Terraform || testbed::nightly("gcloud's fault table");
+    };
     let way = row.split('|').next().unwrap_or_default();
     let is_known = [Via::Terraform, Via::Gcloud].iter().any(|via| via.name() == way);
     assert!(is_known, "{ROW}={row} does not begin with terraform| or gcloud|");
     way == via.name()
-}
-
-/// How many rounds of faults that pass are run. A row that is named may be in any of them.
-fn rounds_of(via: Via) -> usize {
-    let all = via == Via::Terraform || testbed::is_night() || std::env::var_os(ROW).is_some();
-    if all { PASSING.len() } else { USUAL_ROUNDS }
 }
 
 /// A clean run, and what it called.
@@ -163,12 +154,7 @@ impl Table {
             let each = self.calls.iter().enumerate();
             each.map(|(n, call)| row(call, &PASSING[(n + turn) % PASSING.len()])).collect()
         };
-        std::iter::once(refusals).chain((0..rounds_of(self.via)).map(turned)).collect()
-    }
-
-    /// Rows of the rounds that are not run.
-    pub fn left_out(&self) -> usize {
-        self.calls.len() * (PASSING.len() - rounds_of(self.via))
+        std::iter::once(refusals).chain((0..PASSING.len()).map(turned)).collect()
     }
 
     /// Runs the rows, some rounds side by side, and prints what came of them. Gives their number.
