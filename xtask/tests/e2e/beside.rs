@@ -45,9 +45,7 @@ impl Beside {
         let generation = |deployment: Option<serde_json::Value>| deployment?["metadata"]["generation"].as_i64();
         let before = generation(site.deployment()?);
         let (kube, path) = (site.world.kube.clone(), site.deployment_path());
-        let mut command = site.home.command(&site.world.place.kubectl);
-        command.arg("--kubeconfig").arg(&site.world.place.kubeconfig).args(["--namespace", &site.name]);
-        command.args(["rollout", "status", "deployment/mlflow"]);
+        let command = site.kubectl(&["rollout", "status", "deployment/mlflow"]);
         let (stop, ran) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let (ended, result) = (Arc::clone(&stop), Arc::clone(&ran));
         let thread = std::thread::spawn(move || {

@@ -14,7 +14,7 @@ use crate::stamp::Stamp;
 use crate::{Result, ensure};
 
 /// Longer than any answer may take; a request that takes this long has failed.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many clients of which sort.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +135,11 @@ impl Drop for Load {
     }
 }
 
-fn http(idle: usize, token: Option<&str>) -> Result<reqwest::Client> {
+/// A client that keeps so many connections.
+///
+/// # Errors
+/// When the token is none.
+pub fn http(idle: usize, token: Option<&str>) -> Result<reqwest::Client> {
     let mut headers = HeaderMap::new();
     if let Some(token) = token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
@@ -229,7 +233,7 @@ impl Client {
 }
 
 /// An error with its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

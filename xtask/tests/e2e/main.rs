@@ -5,9 +5,11 @@
 //! own, never through the program under test.
 
 mod access;
+mod api;
 mod backup;
 mod bad_input;
 mod beside;
+mod capacity;
 mod cloud;
 mod database;
 mod dump;
@@ -17,6 +19,8 @@ mod image_policy;
 mod images;
 mod kube;
 mod load;
+#[path = "../observability.rs"]
+mod observability;
 mod operations;
 mod place;
 mod report;

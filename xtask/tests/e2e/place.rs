@@ -1,5 +1,6 @@
 //! The cluster that the scenarios run on: the testbed, started if none is up.
 
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,6 +78,16 @@ impl Place {
     /// When there is none.
     pub fn login(&self) -> Result<Login> {
         Ok(serde_json::from_str(&self.read("registry-login")?)?)
+    }
+
+    /// This machine's address on the way to the node: pods reach it there.
+    ///
+    /// # Errors
+    /// When there is no way.
+    pub fn own_address(&self) -> Result<IpAddr> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(self.gcs.trim_start_matches("http://"))?;
+        Ok(socket.local_addr()?.ip())
     }
 
     /// Stops a component; it is started again when the answer is dropped.

@@ -8,7 +8,8 @@ use crate::report::{Outcome, Row, tenths};
 use crate::stamp::Stamp;
 use crate::world::World;
 use crate::{
-    Result, access, backup, bad_input, cloud, faults, first_deploy, image_policy, operations, rolling, upgrade,
+    Result, access, backup, bad_input, capacity, cloud, faults, first_deploy, image_policy, operations, rolling,
+    upgrade,
 };
 
 /// What a scenario does.
@@ -30,7 +31,7 @@ pub struct Scenario {
 
 /// All, the longest first: they decide when the last one ends.
 fn all() -> impl Iterator<Item = &'static Scenario> {
-    let groups: [&'static [Scenario]; 11] = [
+    let groups: [&'static [Scenario]; 12] = [
         upgrade::SCENARIOS,
         rolling::SCENARIOS,
         first_deploy::SCENARIOS,
@@ -42,6 +43,7 @@ fn all() -> impl Iterator<Item = &'static Scenario> {
         bad_input::SCENARIOS,
         cloud::SCENARIOS,
         faults::ALONE,
+        capacity::SCENARIOS,
     ];
     groups.into_iter().flatten()
 }
@@ -74,6 +76,10 @@ const NIGHTLY: &[&str] = &[
     "pull-secret",
     "desktop",
     "workflows",
+    "load",
+    "large-artifact",
+    "metrics",
+    "gc",
 ];
 
 /// Which of the scenarios that are not named one by one are run.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub soak: u64,
     /// Memory of a pod.
     pub memory: String,
+    /// Room in a pod's temporary folder.
+    pub scratch: String,
     /// Variables of the server.
     pub env: BTreeMap<String, String>,
     /// What the file holds that `uri-file` names.
@@ -138,7 +140,7 @@ impl<'w> Site<'w> {
         text.push_str(&format!("kubeconfig = {}\n", quoted(&settings.kubeconfig)));
         text.push_str(&format!("context = {:?}\nnamespace = {:?}\n", settings.context, self.name));
         text.push_str(&format!("replicas = {}\nmemory = {:?}\n", settings.replicas, settings.memory));
-        text.push_str("cpu = \"100m\"\nscratch = \"256Mi\"\n");
+        text.push_str(&format!("cpu = \"100m\"\nscratch = {:?}\n", settings.scratch));
         text.push_str(&format!("deadline = {}\nsoak = {}\n", settings.deadline, settings.soak));
         for line in &settings.lines {
             text.push_str(&format!("{line}\n"));
@@ -183,6 +185,13 @@ impl<'w> Site<'w> {
             .env_remove("KUBECONFIG")
             .env("CARGO_MANIFEST_DIR", &self.root)
             .env("XDG_CACHE_HOME", crate::world::cache_home());
+        command
+    }
+
+    /// `kubectl` as the cluster's administrator, in this site's namespace.
+    pub fn kubectl(&self, args: &[&str]) -> Command {
+        let mut command = self.home.command(&self.world.place.kubectl);
+        command.arg("--kubeconfig").arg(&self.world.place.kubeconfig).args(["--namespace", &self.name]).args(args);
         command
     }
 

@@ -122,6 +122,7 @@ impl World {
             deadline: if self.full { 600 } else { 240 },
             soak: 5,
             memory: "1Gi".to_owned(),
+            scratch: "256Mi".to_owned(),
             env: BTreeMap::from([emulator]),
             database_uri: self.database.uri(name),
             repository: self.repository.clone(),

@@ -16,6 +16,8 @@ mod lock;
 mod migration;
 mod mlflow;
 mod node;
+#[path = "../observability.rs"]
+mod observability;
 mod readers;
 mod registry;
 mod render;

@@ -1,7 +1,7 @@
 //! A login by OpenID Connect on a cluster: who gets in, that a rollout loses nobody, and what a deploy says
 //! while the issuer is away.
 
-use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,14 +17,6 @@ use crate::{Result, ensure};
 /// Where browsers are told to go; the name of the Service.
 fn url(site: &Site<'_>) -> String {
     format!("http://mlflow.{}.svc.cluster.local:5000", site.name)
-}
-
-/// This machine's address on the way to the node: pods reach it there.
-fn own_address(world: &World) -> Result<IpAddr> {
-    let gcs = world.place.gcs.trim_start_matches("http://");
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.connect(gcs)?;
-    Ok(socket.local_addr()?.ip())
 }
 
 /// What curl sees: the status, and where a redirect leads.
@@ -90,7 +82,7 @@ pub fn run(world: &World) -> Result<Row> {
         secret: secret.clone(),
         redirects: vec![format!("{}/oauth2/callback", url(&site))],
     };
-    let issuer = Issuer::start(own_address(world)?, client, vec![ann.clone(), eve.clone()]);
+    let issuer = Issuer::start(world.place.own_address()?, client, vec![ann.clone(), eve.clone()]);
     let file = site.file("client-secret", &secret)?;
     let table = format!(
         "[environment.{ENV}.oidc]\nissuer = {:?}\nclient-id = \"mlflow\"\nclient-secret-file = {:?}\nurl = \

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use mlflow_image::Digest;
 use serde_json::{Map, Value, json};
 
+use crate::api::Api;
 use crate::site::Site;
 use crate::{Result, ensure};
 
@@ -48,8 +49,7 @@ impl Content {
 /// When server or database refuse.
 pub fn make(site: &Site<'_>, amount: Amount) -> Result<Content> {
     let api = Api::of(site)?;
-    let experiment = api.post("experiments/create", &json!({"name": "kept"}))?;
-    let experiment = experiment["experiment_id"].as_str().ok_or("an experiment without an id")?.to_owned();
+    let experiment = api.experiment("kept")?;
     let Amount { runs, versions, artifacts } = amount;
     let uri = "mlflow-artifacts:/kept";
     site.world.database.sql(
@@ -135,44 +135,4 @@ fn of_database(site: &Site<'_>) -> Result<BTreeMap<String, Vec<Map<String, Value
         tables.insert(table.to_owned(), rows);
     }
     Ok(tables)
-}
-
-/// The server, asked directly.
-struct Api<'s> {
-    site: &'s Site<'s>,
-    http: reqwest::Client,
-    base: String,
-}
-
-impl<'s> Api<'s> {
-    fn of(site: &'s Site<'s>) -> Result<Self> {
-        Ok(Self { site, http: reqwest::Client::builder().no_proxy().build()?, base: site.service()? })
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let url = format!("{}/api/2.0/mlflow/{path}", self.base);
-        Ok(serde_json::from_slice(&self.send(self.http.post(url).json(body))?)?)
-    }
-
-    fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
-        self.send(self.http.put(self.url(path)).body(bytes)).map(drop)
-    }
-
-    fn artifact(&self, path: &str) -> Result<Vec<u8>> {
-        self.send(self.http.get(self.url(path)))
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}/api/2.0/mlflow-artifacts/artifacts/{path}", self.base)
-    }
-
-    fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>> {
-        self.site.world.runtime.block_on(async {
-            let answer = request.send().await?;
-            let (status, url) = (answer.status(), answer.url().clone());
-            let bytes = answer.bytes().await?;
-            ensure!(status.is_success(), "{url} answered {status}: {}", String::from_utf8_lossy(&bytes));
-            Ok(bytes.to_vec())
-        })
-    }
 }

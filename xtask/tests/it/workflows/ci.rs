@@ -40,6 +40,7 @@ fn each_night_what_commits_leave_out_is_run() {
         ("tests", "test --nightly --install"),
         ("scenarios", "e2e --nightly --install"),
         ("upgrades", "e2e upgrade-faults --full --install"),
+        ("capacity", "e2e load large-artifact --full --jobs 1 --install"),
     ] {
         for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
             runner.script("sudo", &[says(&format!("*cargo xtask {command}"), "", code), says("*", "", 0)]);
