@@ -36,8 +36,8 @@ pub use error::{Error, Kind, Result};
 pub use image::{Image, Item};
 pub use options::{Network, Options, ROOT};
 pub use programs::{
-    ACTIONLINT, CLOUD_SQL_PROXY, FAKE_GCS, FOR_TESTS, GO, GOOGLE_PROVIDER, KUBERNETES, MODULES, Module, OAUTH2_PROXY,
-    go_candidates, is_recent_go, provide, provide_in,
+    ACTIONLINT, CLOUD_SQL_PROXY, COSIGN, FAKE_GCS, FOR_TESTS, GO, GOOGLE_PROVIDER, KUBERNETES, MODULES, Module,
+    OAUTH2_PROXY, go_candidates, is_recent_go, provide, provide_in,
 };
 pub use progress::{Progress, Silent};
 pub use state::{CONTEXT, DATABASE_ADMIN_URI, DATABASE_URI, KUBECONFIG, RECORD, REGISTRY_LOGIN, Testbed};
