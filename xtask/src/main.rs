@@ -28,6 +28,7 @@ mod repo;
 mod report;
 mod schema;
 mod secret;
+mod signing;
 mod sources;
 mod ui;
 mod verify;

@@ -214,12 +214,7 @@ impl Build {
 }
 
 /// Builds and pushes. All blobs of the image are in the cache afterwards.
-pub async fn build(
-    run: &Run,
-    cache: &Cache,
-    job: &Job,
-    login: impl Fn() -> Result<CredentialSource>,
-) -> Result<(Built, Pushed)> {
+pub async fn build(run: &Run, cache: &Cache, job: &Job, login: &CredentialSource) -> Result<(Built, Pushed)> {
     process::require("gcloud", "install the Google Cloud CLI, or use --builder native")?;
     let entries = context::list(&job.recipe.context)?;
     for remark in context::remarks(&entries) {
@@ -249,7 +244,7 @@ pub async fn build(
             .iter()
             .find(|pushed| pushed.name == name)
             .ok_or_else(|| Error::new(Kind::Remote, format!("build {} says nothing about {name}", done.id)))?;
-        let client = Client::connect(run, cache, &image.with_digest(pushed.digest), Access::Pull, login()?)?;
+        let client = Client::connect(run, cache, &image.with_digest(pushed.digest), Access::Pull, login.clone())?;
         let pulled = client.pull(cache, *platform).await?;
         downloaded_bytes += pulled.downloaded_bytes;
         let config = std::fs::read(cache.blob(&pulled.config.digest)?).on_machine(|| "cannot read the cache")?;
@@ -258,7 +253,7 @@ pub async fn build(
     }
     let mut built = import::index(images);
     built.downloaded_bytes = downloaded_bytes;
-    let pushed = super::push::push_built(run, cache, &built, &job.target, login()?).await?;
+    let pushed = super::push::push_built(run, cache, &built, &job.target, login.clone()).await?;
     Ok((built, pushed))
 }
 

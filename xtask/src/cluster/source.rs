@@ -11,6 +11,7 @@ use crate::config::cluster::{ClusterConfig, Database};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{Access, Client, CredentialSource, Reference, Secret};
 use crate::schema::{self, Schema};
+use crate::signing;
 use crate::verify;
 
 use super::{image, pull_secret};
@@ -105,7 +106,8 @@ pub async fn publish(
             let options = Options { locked, ..Options::new(config) };
             let repository = repository(config)?;
             let login = CredentialSource::Machine;
-            let (built, pushed, _) = push::build(run, config, &options, &repository, login).await?;
+            let (built, pushed, _) = push::build(run, config, &options, &repository, login.clone()).await?;
+            signing::after_push(run, config, cache, &repository, &built.digest(), login).await?;
             (repository.with_digest(built.digest()), pushed.pushed_bytes)
         }
     };

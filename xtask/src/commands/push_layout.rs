@@ -9,9 +9,11 @@ use mlflow_image::Digest;
 
 use crate::cache::Cache;
 use crate::commands::Run;
+use crate::config::{self, Config};
 use crate::error::Result;
 use crate::registry::{Access, Client, Layout, LoginArgs, Reference};
 use crate::report::{self, Report};
+use crate::signing::{self, SignArgs, Signed};
 
 /// Push an OCI image layout to a registry; run again, it carries on where it stopped
 #[derive(clap::Args)]
@@ -24,16 +26,30 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
+    sign: SignArgs,
+    /// The environment in deploy.toml whose settings count for a signature.
+    #[arg(long, default_value = config::LOCAL)]
+    env: String,
+    #[command(flatten)]
     login: LoginArgs,
 }
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let begun = Instant::now();
     let layout = Layout::read(&args.dir, args.name.as_deref())?;
-    let client = Client::connect(run, &Cache::open()?, &args.reference, Access::Push, args.login.source()?)?;
+    let (cache, login) = (Cache::open()?, args.login.source()?);
+    let client = Client::connect(run, &cache, &args.reference, Access::Push, login.clone())?;
     let pushed = client
         .push(&layout.manifests, args.reference.tag(), |missing| std::future::ready(Ok(layout.files(&missing))))
         .await?;
+    let signature = match args.sign.is_given() {
+        true => {
+            let mut config = Config::load(&args.env)?;
+            args.sign.set(&mut config)?;
+            signing::after_push(run, &config, &cache, &args.reference, &pushed.digest, login).await?
+        }
+        false => None,
+    };
     run.answer(&Answer {
         image: args.reference.with_digest(pushed.digest),
         digest: pushed.digest,
@@ -41,6 +57,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         tag_moved: pushed.tag_moved,
         pushed_blobs: pushed.sent_blobs,
         pushed_bytes: pushed.sent_bytes,
+        signature,
         seconds: report::seconds(begun.elapsed()),
     })
 }
@@ -53,6 +70,9 @@ struct Answer {
     tag_moved: bool,
     pushed_blobs: usize,
     pushed_bytes: u64,
+    /// The signature, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<Signed>,
     seconds: f64,
 }
 
@@ -64,6 +84,9 @@ impl Report for Answer {
             (Some(tag), false) => format!(", tag {tag} as before"),
             (None, _) => String::new(),
         };
+        if let Some(signature) = &self.signature {
+            writeln!(out, "{signature}")?;
+        }
         let (blobs, bytes) = (self.pushed_blobs, report::bytes(self.pushed_bytes));
         writeln!(out, "{blobs} layers pushed, {bytes} sent{tag}, {:.2} s", self.seconds)
     }

@@ -9,12 +9,13 @@ use crate::config::{self, Config};
 use crate::error::Result;
 use crate::registry::{Access, Client, LoginArgs, Reference};
 use crate::report::Report;
+use crate::signing::Verdict;
 use crate::verify::{self, Evidence};
 
 /// Check what can be proven of an image in a registry: its digests, what is attached, what is required
 ///
 /// Deploy does the same before it applies anything. Exit code 4: something attached is not what it is
-/// said to be; 17: the image is not there, or lacks what the environment requires (`image.require` in
+/// said to be, or the signature is somebody else's; 17: the image is not there, or lacks what the environment requires (`image.require` in
 /// deploy.toml).
 #[derive(clap::Args)]
 pub struct Args {
@@ -46,6 +47,9 @@ impl Report for Evidence {
         for found in self.attached.iter().filter(|found| found.to == self.digest) {
             let said = found.said.as_deref().unwrap_or_else(|why| why);
             writeln!(out, "attached {} {}  {said}", found.digest.short(), found.what)?;
+        }
+        if let Some(Verdict::Signed { by }) = &self.signature {
+            writeln!(out, "signed by {by}: cosign has verified it")?;
         }
         match self.attached.iter().any(|found| found.to == self.digest) {
             true => Ok(()),

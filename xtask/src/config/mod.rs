@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod infra;
+pub mod signing;
 mod table;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use table::{Made, Table};
 
 use cluster::{ClusterConfig, ClusterKind};
 use infra::InfraConfig;
+use signing::Signing;
 pub use table::{Origin, Setting, did_you_mean};
 
 /// The file at the repository's root.
@@ -63,6 +65,8 @@ pub struct ImageConfig {
     pub debian_mirror: Option<String>,
     /// What an image from a registry must have before it is deployed.
     pub require: BTreeSet<Requirement>,
+    /// With what it is signed, and whose signature it must have.
+    pub signing: Signing,
 }
 
 /// `image.require`: what must be attached to an image.
@@ -73,10 +77,13 @@ pub enum Requirement {
     Sbom,
     /// Who built it from what.
     Provenance,
+    /// The signature of who is named by the settings beside it.
+    Signature,
 }
 
 impl Requirement {
-    const NAMES: [(&str, Self); 2] = [("sbom", Self::Sbom), ("provenance", Self::Provenance)];
+    const NAMES: [(&str, Self); 3] =
+        [("sbom", Self::Sbom), ("provenance", Self::Provenance), ("signature", Self::Signature)];
 
     /// As it is written in `deploy.toml`.
     pub fn name(self) -> &'static str {
@@ -278,7 +285,7 @@ fn read_environment(
     let mut merged = image.clone();
     merged.extend(own_image.clone());
     let table = Table::new("image", "XTASK_IMAGE_", &merged, vars, settings);
-    let image = read_image(table.with_made(Some(&made), "image."))?;
+    let image = read_image(root, table.with_made(Some(&made), "image."))?;
     Ok(Config {
         root: root.to_path_buf(),
         env: name.to_owned(),
@@ -299,10 +306,11 @@ fn local(root: &Path, table: &mut Table<'_, '_>) -> Result<LocalConfig> {
     })
 }
 
-fn read_image(mut table: Table<'_, '_>) -> Result<ImageConfig> {
+fn read_image(root: &Path, mut table: Table<'_, '_>) -> Result<ImageConfig> {
     let platform = |text: &String| {
         text.parse::<Platform>().map_err(|error| Error::new(Kind::Config, format!("{FILE}: image.platforms: {error}")))
     };
+    let require = requirements(&mut table)?;
     let image = ImageConfig {
         repository: table.string("repository", None)?,
         tag: table.string("tag", Some("latest".to_owned()))?.unwrap_or_default(),
@@ -312,7 +320,8 @@ fn read_image(mut table: Table<'_, '_>) -> Result<ImageConfig> {
             .map(platform)
             .collect::<Result<_>>()?,
         debian_mirror: table.string("debian-mirror", None)?,
-        require: requirements(&mut table)?,
+        signing: signing::read(root, &mut table, require.contains(&Requirement::Signature))?,
+        require,
     };
     table.finish()?;
     Ok(image)

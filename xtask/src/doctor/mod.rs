@@ -6,6 +6,7 @@ mod cluster;
 mod google;
 mod machine;
 mod registry;
+mod signing;
 mod tools;
 
 use std::io;
@@ -153,19 +154,24 @@ pub async fn examine(run: &Run, config: &Config) -> Answer {
     let checks = match config.foretold() {
         None => {
             let Ok(Environment::Local(local)) = config.environment() else { unreachable!("no cluster, so local") };
-            let (machine, registry) = tokio::join!(machine::local(run, config, local), registry::of(run, config, None));
-            [machine, registry].concat()
+            let (machine, signing, registry) = tokio::join!(
+                machine::local(run, config, local),
+                signing::of(run, config),
+                registry::of(run, config, None)
+            );
+            [machine, signing, registry].concat()
         }
         Some(settings) => {
-            let (machine, google, registry, cluster) = tokio::join!(
+            let (machine, signing, google, registry, cluster) = tokio::join!(
                 machine::builds(run),
+                signing::of(run, config),
                 google::of(run, config, settings),
                 registry::of(run, config, Some(settings)),
                 cluster::of(config, settings),
             );
             let (google, limit) = google;
             let budget = cluster::budget(settings, limit);
-            [machine, google, registry, cluster, vec![budget, access::of(config, settings)]].concat()
+            [machine, signing, google, registry, cluster, vec![budget, access::of(config, settings)]].concat()
         }
     };
     Answer::new(&config.env, checks)

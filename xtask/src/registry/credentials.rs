@@ -1,10 +1,14 @@
 //! Where the login for a registry comes from: the command line, docker's or podman's configuration
 //! and its helper programs, the login at Google, or nowhere.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+use serde_json::json;
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::google;
@@ -122,6 +126,21 @@ impl Login {
             (_, Proof::Refresh(_)) => Passable::Bound(self.identity.clone()),
             (_, Proof::Basic(user, password)) => passable(user, password),
         })
+    }
+
+    /// The login as docker's configuration file has it (docker, "config.json"), for a program that reads
+    /// one; without a login it names none.
+    pub async fn docker_config(&self, reference: &Reference) -> Result<Secret> {
+        let entry = match self.proof().await? {
+            Proof::None => None,
+            Proof::Basic(user, password) => {
+                let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+                Some(json!({ "auth": pair }))
+            }
+            Proof::Refresh(token) => Some(json!({ "identitytoken": token.expose() })),
+        };
+        let auths: BTreeMap<_, _> = servers(reference).into_iter().zip(entry).collect();
+        Ok(Secret::new(json!({ "auths": auths }).to_string()))
     }
 
     fn password(user: String, password: Secret, from: &str) -> Self {
@@ -281,5 +300,18 @@ mod tests {
         assert_eq!(nobody, Passable::Nothing("an anonymous user (no docker login found)".to_owned()));
         let ada = Login::password("ada".to_owned(), Secret::new("x"), "docker login");
         assert_eq!(ada.passable().await.unwrap(), Passable::Password("ada".to_owned(), Secret::new("x")));
+    }
+    #[tokio::test]
+    async fn a_login_is_handed_over_as_docker_keeps_it() {
+        let check = async |login: Login, image: &str, expected: &str| {
+            let found = login.docker_config(&image.parse().unwrap()).await.unwrap();
+            assert_eq!(found.expose(), expected);
+        };
+        let ada = Login::password("ada".to_owned(), Secret::new("x"), "docker login");
+        check(ada.clone(), "r.example.com/a", r#"{"auths":{"r.example.com":{"auth":"YWRhOng="}}}"#).await;
+        check(ada, "a/b", r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YWRhOng="}}}"#).await;
+        let token = Login { secret: LoginSecret::IdentityToken(Secret::new("x")), identity: String::new() };
+        check(token, "127.0.0.1:1/a", r#"{"auths":{"127.0.0.1:1":{"identitytoken":"x"}}}"#).await;
+        check(Login::anonymous(""), "r.example.com/a", r#"{"auths":{}}"#).await;
     }
 }

@@ -85,6 +85,14 @@ impl Client {
         self.transport.auth().login().await?.passable().await
     }
 
+    /// The login as docker's configuration file has it, for a program that talks to the registry itself.
+    ///
+    /// # Errors
+    /// `Auth` when Google gives no token any more.
+    pub async fn docker_config(&self) -> Result<Secret> {
+        self.transport.auth().login().await?.docker_config(self.reference()).await
+    }
+
     /// Who the login is, and by which source.
     ///
     /// # Errors

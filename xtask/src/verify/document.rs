@@ -4,6 +4,8 @@ use mlflow_image::attestation::{PREDICATE_TYPE, STATEMENT_TYPE};
 use mlflow_image::{Digest, attestation, sbom};
 use serde_json::Value;
 
+use crate::signing::Bundle;
+
 /// What is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -12,6 +14,8 @@ pub enum Kind {
     Sbom,
     /// Who built it from what.
     Provenance,
+    /// A signature, in a bundle of sigstore's. Whether it is whose it says, cosign tells.
+    Signature,
     /// Something that is not looked into.
     Other,
 }
@@ -35,7 +39,17 @@ pub fn check(kind: Kind, subject: &Digest, bytes: &[u8], expected: Option<&[u8]>
     match kind {
         Kind::Sbom => bill(subject, &value, expected),
         Kind::Provenance => statement(subject, &value),
-        Kind::Other => Ok(String::new()),
+        Kind::Signature | Kind::Other => Ok(String::new()),
+    }
+}
+
+/// A bundle of sigstore's: what kind it is, and what it says, or what is wrong with it.
+pub fn bundle(subject: &Digest, bytes: &[u8]) -> (Kind, Result<String, String>) {
+    match Bundle::read(bytes) {
+        Ok(bundle) if !bundle.is_about(subject) => (Kind::Other, Err("it is about another image".to_owned())),
+        Ok(bundle) if bundle.is_signature() => (Kind::Signature, Ok(format!("signature, it says by {}", bundle.by))),
+        Ok(bundle) => (Kind::Other, Ok(format!("statement {}, it says by {}", bundle.predicate, bundle.by))),
+        Err(why) => (Kind::Other, Err(why)),
     }
 }
 

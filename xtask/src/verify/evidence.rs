@@ -5,9 +5,10 @@ use mlflow_image::{Digest, Platform};
 
 use crate::builders::draft::{Draft, Options};
 use crate::commands::Run;
-use crate::config::Config;
+use crate::config::{Config, Requirement};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{Client, Reference, Referrer, Tree};
+use crate::signing::{self, Verdict, is_bundle};
 
 use super::document;
 
@@ -25,6 +26,9 @@ pub struct Evidence {
     pub is_ours: bool,
     /// What is attached to it and to its platforms' manifests.
     pub attached: Vec<Attached>,
+    /// What cosign says of its signature; `None` where the environment requires none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Verdict>,
 }
 
 /// Something attached.
@@ -51,7 +55,7 @@ impl Attached {
 }
 
 /// Reads the image that the client was made for, and all that is attached to it. Where nothing of that
-/// is required, a registry that does not show it is only a warning.
+/// is required, a registry that does not show it is only a warning. A signature that is required is verified.
 ///
 /// # Errors
 /// `Image` when it is not there; `Remote` where the registry does not answer, or with something else than
@@ -71,17 +75,26 @@ pub async fn gather(run: &Run, config: &Config, client: &Client) -> Result<Evide
         }
         attached => attached?.concat(),
     };
-    let image = client.reference().with_digest(tree.digest);
-    Ok(Evidence { image, digest: tree.digest, manifests: 1 + tree.images.len(), is_ours: ours.is_some(), attached })
+    let signature = match config.image.require.contains(&Requirement::Signature) {
+        true => Some(signing::check(run, &config.image.signing, client, &tree.digest).await?),
+        false => None,
+    };
+    Ok(Evidence {
+        image: client.reference().with_digest(tree.digest),
+        digest: tree.digest,
+        manifests: 1 + tree.images.len(),
+        is_ours: ours.is_some(),
+        attached,
+        signature,
+    })
 }
 
 async fn attached_to(client: &Client, subject: Digest, ours: Option<&Ours>) -> Result<Vec<Attached>> {
     let mut found = Vec::new();
     for referrer in client.referrers(&subject).await? {
         let what = referrer.artifact_type.clone().unwrap_or_else(|| "unknown".to_owned());
-        let kind = document::kind(&what);
-        let said = match kind {
-            document::Kind::Other => Ok(String::new()),
+        let (kind, said) = match document::kind(&what) {
+            document::Kind::Other if !is_bundle(&what) => (document::Kind::Other, Ok(String::new())),
             kind => read(client, &subject, &referrer, kind, ours).await?,
         };
         found.push(Attached { digest: referrer.digest, to: subject, what, kind, said });
@@ -89,23 +102,26 @@ async fn attached_to(client: &Client, subject: Digest, ours: Option<&Ours>) -> R
     Ok(found)
 }
 
-/// What a document says; the inner error is what is wrong with it.
+/// What a document is and says; the inner error is what is wrong with it.
 async fn read(
     client: &Client,
     subject: &Digest,
     referrer: &Referrer,
     kind: document::Kind,
     ours: Option<&Ours>,
-) -> Result<std::result::Result<String, String>> {
+) -> Result<(document::Kind, std::result::Result<String, String>)> {
     let document = match client.attached(referrer).await? {
         Ok(document) => document,
-        Err(why) => return Ok(Err(why)),
+        Err(why) => return Ok((kind, Err(why))),
     };
     if document.subject != Some(*subject) {
-        return Ok(Err("its manifest names another image".to_owned()));
+        return Ok((kind, Err("its manifest names another image".to_owned())));
+    }
+    if kind == document::Kind::Other {
+        return Ok(document::bundle(subject, &document.bytes));
     }
     let expected = ours.and_then(|ours| ours.bill(subject));
-    Ok(document::check(kind, subject, &document.bytes, expected))
+    Ok((kind, document::check(kind, subject, &document.bytes, expected)))
 }
 
 /// The bills that the locks of this checkout give for an image that they foretell.

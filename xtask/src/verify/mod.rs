@@ -1,8 +1,9 @@
 //! What can be proven of an image in a registry, before anything is deployed: that its manifests are what
 //! their digests say, what is attached to it, and whether that is what the environment requires.
 //!
-//! Gathering ([`evidence`]) asks the registry; judging ([`document`], [`policy`]) asks nobody. Without a
-//! signature, what is attached proves only what somebody who may push has said.
+//! Gathering ([`evidence`]) asks the registry, and cosign for a signature that is required; judging
+//! ([`document`], [`policy`]) asks nobody. Without a signature, what is attached proves only what somebody who
+//! may push has said.
 
 mod document;
 mod evidence;

@@ -10,9 +10,11 @@ use mlflow_image::{Digest, Platform};
 use super::output::Output;
 use crate::builders::draft::{Built, BuiltImage, Draft, Wanted};
 use crate::builders::push::Pushed;
+use crate::config::signing::Signing;
 use crate::error::Result;
 use crate::registry::Reference;
 use crate::report::{self, Report};
+use crate::signing::Signed;
 
 /// The contract of `build-image --json`. Fields are added, never removed.
 #[derive(serde::Serialize)]
@@ -29,6 +31,9 @@ pub struct Answer {
     images: Vec<ImageAnswer>,
     layers: Vec<LayerAnswer>,
     outputs: Vec<String>,
+    /// The signature of the pushed image, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<Signed>,
     downloaded_bytes: u64,
     pushed_bytes: u64,
     seconds: f64,
@@ -57,7 +62,14 @@ struct LayerAnswer {
 
 impl Answer {
     /// The answer about `built`, which was pushed to `target` if there is one.
-    pub fn new(built: &Built, target: Option<&Reference>, outputs: &[Output], pushed: Pushed, took: Duration) -> Self {
+    pub fn new(
+        built: &Built,
+        target: Option<&Reference>,
+        outputs: &[Output],
+        pushed: Pushed,
+        signature: Option<Signed>,
+        took: Duration,
+    ) -> Self {
         let images: Vec<_> = built.images.iter().map(ImageAnswer::new).collect();
         Self {
             digest: built.digest(),
@@ -68,6 +80,7 @@ impl Answer {
             images,
             layers: built.images.iter().flat_map(layers).collect(),
             outputs: outputs.iter().map(ToString::to_string).collect(),
+            signature,
             downloaded_bytes: built.downloaded_bytes + pushed.downloaded_bytes,
             pushed_bytes: pushed.pushed_bytes,
             seconds: report::seconds(took),
@@ -111,6 +124,9 @@ impl Report for Answer {
             Some(image) => writeln!(out, "pushed       {image} (tag {})", self.tags.join(", "))?,
             None => writeln!(out, "image        {}", self.digest)?,
         }
+        if let Some(signature) = &self.signature {
+            writeln!(out, "{signature}")?;
+        }
         let (down, up) = (report::bytes(self.downloaded_bytes), report::bytes(self.pushed_bytes));
         writeln!(out, "{down} downloaded, {up} pushed, {:.1} s", self.seconds)
     }
@@ -123,6 +139,9 @@ pub struct Plan {
     digest: Option<Digest>,
     /// Where it would be pushed.
     target: Option<String>,
+    /// With what it would be signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sign: Option<String>,
     layers: Vec<PlannedLayer>,
     /// Bytes of wheels and packages that would be downloaded, before the registry is asked.
     download_bytes: u64,
@@ -151,7 +170,7 @@ enum Action {
 
 impl Plan {
     /// What building `draft` would do.
-    pub fn new(draft: &Draft, wanted: &Wanted, target: Option<&Reference>) -> Result<Self> {
+    pub fn new(draft: &Draft, wanted: &Wanted, target: Option<&Reference>, signing: &Signing) -> Result<Self> {
         let jobs = draft.to_build(wanted)?;
         let downloads = draft.cache.dir("downloads")?;
         let absent = |plan: &LayerPlan| -> u64 {
@@ -173,6 +192,7 @@ impl Plan {
         Ok(Self {
             digest: draft.built(0).ok().map(|built| built.digest()),
             target: target.map(ToString::to_string),
+            sign: target.and(signing.sign.as_ref()).map(ToString::to_string),
             layers: layers.collect(),
             download_bytes: jobs.iter().map(absent).sum(),
         })
@@ -201,6 +221,9 @@ impl Report for Plan {
         }
         if let Some(target) = &self.target {
             writeln!(out, "push  {target}, what the registry lacks")?;
+        }
+        if let Some(with) = &self.sign {
+            writeln!(out, "sign  it with {with}")?;
         }
         writeln!(out, "{} to download", report::bytes(self.download_bytes))
     }

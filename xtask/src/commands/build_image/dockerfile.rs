@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::registry::Reference;
 use crate::report::Report;
+use crate::signing;
 
 pub async fn run(
     args: &Args,
@@ -32,12 +33,22 @@ pub async fn run(
     platforms.sort();
     platforms.dedup();
     let cache = Cache::open()?;
+    // Standard input is read once, and not for a plan.
+    let login;
     let (built, pushed) = match tools(args.builder) {
-        Some(tools) if args.dry_run => return run.answer(&local_plan(run, tools, &recipe, &platforms, target).await?),
+        Some(tools) if args.dry_run => {
+            let plan = local_plan(run, tools, &recipe, &platforms).await?;
+            return run.answer(&Plan {
+                sign: sign(config, target.as_ref()),
+                target: target.map(|to| to.to_string()),
+                ..plan
+            });
+        }
         Some(tools) => {
+            login = args.login.source()?;
             let built = docker::build(run, &cache, tools, &recipe, &platforms).await?;
             let pushed = match &target {
-                Some(target) => push::push_built(run, &cache, &built, target, args.login.source()?).await?,
+                Some(target) => push::push_built(run, &cache, &built, target, login.clone()).await?,
                 None => push::Pushed::default(),
             };
             (built, pushed)
@@ -50,16 +61,22 @@ pub async fn run(
             let job = cloud_build::Job::new(&recipe, &platforms, target, project, &vars)?;
             if args.dry_run {
                 let commands = vec![job.submit("CONTEXT.tar.gz".as_ref(), "CONFIG.json".as_ref())];
-                return run.answer(&Plan { commands, config: Some(job.config()), target: Some(target.to_string()) });
+                let (sign, target) = (sign(config, Some(target)), Some(target.to_string()));
+                return run.answer(&Plan { commands, config: Some(job.config()), target, sign });
             }
-            cloud_build::build(run, &cache, &job, || args.login.source()).await?
+            login = args.login.source()?;
+            cloud_build::build(run, &cache, &job, &login).await?
         }
     };
     for output in &args.output {
         let name = target.as_ref().map_or_else(|| format!("{NAME}:latest"), ToString::to_string);
         output.write(run, &cache, &built, &name)?;
     }
-    run.answer(&answer::Answer::new(&built, target.as_ref(), &args.output, pushed, begun.elapsed()))
+    let signed = match &target {
+        Some(target) => signing::after_push(run, config, &cache, target, &built.digest(), login).await?,
+        None => None,
+    };
+    run.answer(&answer::Answer::new(&built, target.as_ref(), &args.output, pushed, signed, begun.elapsed()))
 }
 
 /// The local tools that may build; `None` for Cloud Build.
@@ -86,19 +103,13 @@ fn refuse_native_options(args: &Args) -> Result<()> {
     }
 }
 
-async fn local_plan(
-    run: &Run,
-    tools: &[Tool],
-    recipe: &Recipe,
-    platforms: &[Platform],
-    target: Option<Reference>,
-) -> Result<Plan> {
+async fn local_plan(run: &Run, tools: &[Tool], recipe: &Recipe, platforms: &[Platform]) -> Result<Plan> {
     let (tool, path) = docker::choose(run, tools).await?;
     let commands = platforms
         .iter()
         .flat_map(|platform| [tool.build(recipe, *platform, "ID".as_ref()), tool.save("IMAGE", "ARCHIVE".as_ref())]);
     let commands = commands.map(|args| [vec![path.display().to_string()], args].concat()).collect();
-    Ok(Plan { commands, config: None, target: target.map(|target| target.to_string()) })
+    Ok(Plan { commands, config: None, target: None, sign: None })
 }
 
 /// What `--dry-run` answers: the programs that would be run.
@@ -110,6 +121,14 @@ struct Plan {
     config: Option<serde_json::Value>,
     /// Where the image would be pushed.
     target: Option<String>,
+    /// With what it would be signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sign: Option<String>,
+}
+
+/// With what a push would be signed.
+fn sign(config: &Config, target: Option<&Reference>) -> Option<String> {
+    target.and(config.image.signing.sign.as_ref()).map(ToString::to_string)
 }
 
 impl Report for Plan {
@@ -120,8 +139,11 @@ impl Report for Plan {
         if let Some(config) = &self.config {
             writeln!(out, "with  {config:#}")?;
         }
-        match &self.target {
-            Some(target) => writeln!(out, "push  {target}, what the registry lacks"),
+        if let Some(target) = &self.target {
+            writeln!(out, "push  {target}, what the registry lacks")?;
+        }
+        match &self.sign {
+            Some(with) => writeln!(out, "sign  it with {with}"),
             None => Ok(()),
         }
     }

@@ -20,6 +20,7 @@ use crate::commands::Run;
 use crate::config::{Config, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::registry::{LoginArgs, Reference};
+use crate::signing::{self, SignArgs};
 
 /// The reference of an image that has no repository.
 const NAME: &str = "mlflow";
@@ -72,7 +73,9 @@ pub struct Args {
     /// any builder but native. NAME alone hands on a variable of the environment. Repeatable.
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
-    /// Print what would be downloaded, built and pushed.
+    #[command(flatten)]
+    sign: SignArgs,
+    /// Print what would be downloaded, built, pushed and signed.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -81,7 +84,13 @@ pub struct Args {
 
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let begun = Instant::now();
-    let config = Config::load(&args.env)?;
+    let mut config = Config::load(&args.env)?;
+    args.sign.set(&mut config)?;
+    if args.sign.is_given() && !args.push {
+        return Err(
+            Error::new(Kind::Usage, "--sign, but nothing is pushed").hint("add --push: a registry keeps signatures")
+        );
+    }
     let target = target(&args, &config)?;
     if args.builder != Builder::Native {
         return dockerfile::run(&args, run, &config, target, begun).await;
@@ -93,7 +102,7 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let mut draft = Draft::plan(run, &config, &options(&args, &config)).await?;
     if args.dry_run {
         let wanted = if target.is_some() && args.output.is_empty() { Wanted::Nothing } else { Wanted::All };
-        return run.answer(&answer::Plan::new(&draft, &wanted, target.as_ref())?);
+        return run.answer(&answer::Plan::new(&draft, &wanted, target.as_ref(), &config.image.signing)?);
     }
     // A push asks the registry what it wants, later.
     let wanted = if target.is_some() && args.output.is_empty() { Wanted::Nothing } else { Wanted::All };
@@ -108,15 +117,17 @@ pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
         let name = target.as_ref().map_or(NAME, Reference::last_part);
         cache::write(path, &draft.sbom(name, built.digest(), &draft.options.platforms)?.bytes)?;
     }
-    let pushed = match &target {
+    let (pushed, signed) = match &target {
         Some(reference) => {
+            let login = args.login.source()?;
             let pushed;
-            (built, pushed) = push::push(run, &mut draft, built, reference, args.login.source()?).await?;
-            pushed
+            (built, pushed) = push::push(run, &mut draft, built, reference, login.clone()).await?;
+            let signed = signing::after_push(run, &config, &draft.cache, reference, &built.digest(), login).await?;
+            (pushed, signed)
         }
-        None => push::Pushed::default(),
+        None => (push::Pushed::default(), None),
     };
-    run.answer(&answer::Answer::new(&built, target.as_ref(), &args.output, pushed, begun.elapsed()))
+    run.answer(&answer::Answer::new(&built, target.as_ref(), &args.output, pushed, signed, begun.elapsed()))
 }
 
 fn options(args: &Args, config: &Config) -> Options {
