@@ -22,6 +22,7 @@ mod readers;
 mod registry;
 mod render;
 mod schema;
+mod signing;
 mod terraform;
 mod walk;
 mod workflows;

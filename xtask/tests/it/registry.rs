@@ -1,7 +1,7 @@
 //! Pushing to a real registry, in peace and behind a proxy that breaks things.
 
 mod faults;
-mod layout;
+pub mod layout;
 mod login;
 mod tls;
 
