@@ -7,12 +7,17 @@ use super::runner::{Runner, account, says};
 
 const IMAGE: &str = "europe-west1-docker.pkg.dev/p/mlflow/server@sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
+/// What `config` says where nothing is signed, as far as it is read.
+const NOTHING_SIGNED: &str =
+    r#"{"settings":[{"key":"image.sign","value":null},{"key":"image.require","value":"sbom, provenance"}]}"#;
+
 /// A runner that has built the image.
 fn built() -> Option<Runner> {
     let mut runner = Runner::configured()?;
     runner.need("deploy.yml", "environments");
     let answer = json!({ "image": IMAGE, "pushed": true }).to_string();
     runner.cargo(&[
+        says("xtask config --env staging --json", NOTHING_SIGNED, 0),
         says("xtask infra outputs --env staging", "", 0),
         says("xtask build-image --push --env staging --json", &answer, 0),
     ]);
@@ -23,11 +28,18 @@ fn built() -> Option<Runner> {
 }
 
 fn deploy(runner: &mut Runner, environment: &str, codes: [i32; 2]) -> JobResult {
-    let [outputs, deploy, smoke, doctor] =
-        ["infra outputs", "deploy", "smoke", "doctor"].map(|what| format!("xtask {what} --env {environment}"));
+    let [config, outputs, deploy, smoke, doctor] = ["config", "infra outputs", "deploy", "smoke", "doctor"]
+        .map(|what| format!("xtask {what} --env {environment}"));
+    let config = format!("{config} --json");
     let deploy = format!("{deploy} --image {IMAGE}");
     let [first, second] = codes;
-    runner.cargo(&[says(&outputs, "", 0), says(&deploy, "", first), says(&smoke, "", second), says(&doctor, "", 12)]);
+    runner.cargo(&[
+        says(&config, NOTHING_SIGNED, 0),
+        says(&outputs, "", 0),
+        says(&deploy, "", first),
+        says(&smoke, "", second),
+        says(&doctor, "", 12),
+    ]);
     runner.run("deploy.yml", environment)
 }
 
@@ -39,7 +51,7 @@ fn the_digest_that_staging_proved_goes_to_production() {
         assert_eq!(result.conclusion, Conclusion::Success, "{}", result.log());
         assert_eq!(result.environment.as_deref(), Some(environment));
         assert_eq!(account(&result), format!("mlflow-deploy@{environment}.iam.gserviceaccount.com"));
-        assert_eq!(runner.calls().len(), 3, "the doctor is for failures");
+        assert_eq!(runner.calls().len(), 4, "the doctor is for failures");
         runner.needs.insert(environment.to_owned(), result);
     }
 }
@@ -85,9 +97,36 @@ fn only_a_digest_is_passed_on() {
         let Some(mut runner) = Runner::configured() else { return };
         runner.need("deploy.yml", "environments");
         runner.cargo(&[
+            says("xtask config --env staging --json", NOTHING_SIGNED, 0),
             says("xtask infra outputs --env staging", "", 0),
             says("xtask build-image --push --env staging --json", answer, 0),
         ]);
         assert_eq!(runner.run("deploy.yml", "build").conclusion, Conclusion::Failure, "{answer}");
+    }
+}
+
+#[test]
+fn cosign_is_installed_where_there_are_signatures() {
+    for (sign, require, wanted) in [
+        ("null", "null", false),
+        ("\"none\"", "\"sbom, provenance\"", false),
+        ("\"keyless\"", "null", true),
+        ("null", "\"sbom, signature\"", true),
+        ("null", "\"signature\"", true),
+    ] {
+        let Some(mut runner) = Runner::configured() else { return };
+        runner.need("deploy.yml", "environments");
+        let settings = format!(
+            r#"{{"settings":[{{"key":"image.sign","value":{sign}}},{{"key":"image.require","value":{require}}}]}}"#
+        );
+        let answer = json!({ "image": IMAGE }).to_string();
+        runner.cargo(&[
+            says("xtask config --env staging --json", &settings, 0),
+            says("xtask infra outputs --env staging", "", 0),
+            says("xtask build-image --push --env staging --json", &answer, 0),
+        ]);
+        let build = runner.need("deploy.yml", "build");
+        let expected = if wanted { Conclusion::Success } else { Conclusion::Skipped };
+        assert_eq!(build.step("cosign").conclusion, expected, "{sign} {require}: {}", build.log());
     }
 }

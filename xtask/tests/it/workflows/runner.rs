@@ -38,7 +38,12 @@ impl Runner {
         let token = format!("token-of-{}", std::process::id());
         let api = Api::start(REPOSITORY, &token);
         let vars = ["MLFLOW_STAGING", "MLFLOW_PRODUCTION"].map(|name| (name.to_owned(), String::new()));
-        let actions = ["actions/cache", "hashicorp/setup-terraform", "google-github-actions/setup-gcloud"];
+        let actions = [
+            "actions/cache",
+            "hashicorp/setup-terraform",
+            "google-github-actions/setup-gcloud",
+            "sigstore/cosign-installer",
+        ];
         let mut actions: BTreeMap<_, _> = actions.map(|name| (name.to_owned(), Action::default())).into();
         actions.insert("actions/checkout".to_owned(), Action::default());
         let env = [("GOOGLE_APPLICATION_CREDENTIALS".to_owned(), "gha-creds-1.json".to_owned())].into();
