@@ -13,17 +13,13 @@ use testbed::{Auth, Home, Options, Registry};
 use crate::node;
 use crate::registry::layout::SyntheticLayout;
 
-/// Whether the real cosign is to be built and used: `1`. The build takes five minutes of a CPU.
-pub const REAL: &str = "XTASK_SIGNING";
-
 const PASSWORD: &str = "a password of the test";
 const USER: &str = "ada";
 const LOGIN: &str = "open sesame";
 
-/// The folder of the real cosign, where it is asked for.
+/// The folder of the real cosign, each night: its build takes five minutes of a CPU.
 pub fn cosign() -> Option<PathBuf> {
-    if std::env::var_os(REAL).is_none_or(|value| value != "1") {
-        testbed::leave_out(&format!("what needs the real cosign; {REAL}=1 runs it"));
+    if !testbed::nightly("what needs the real cosign") {
         return None;
     }
     let program = node::program(&COSIGN)?;

@@ -51,19 +51,6 @@ fn each_night_what_commits_leave_out_is_run() {
 }
 
 #[test]
-fn each_night_the_real_cosign_signs() {
-    let Some(runner) = Runner::new() else { return };
-    let text = std::fs::read_to_string(super::repository().join(".github/workflows/nightly.yml")).expect("a workflow");
-    assert!(text.contains(&format!("{}: \"1\"", crate::signing::REAL)), "the real cosign is not asked for");
-    for (code, conclusion) in [(0, Conclusion::Success), (1, Conclusion::Failure)] {
-        runner.script("sudo", &[says("*", "", 0)]);
-        runner.cargo(&[says("xtask test signing", "", code), says("*", "", 3)]);
-        let result = runner.run("nightly.yml", "signing");
-        assert_eq!(result.conclusion, conclusion, "{}", result.log());
-    }
-}
-
-#[test]
 fn what_the_program_and_the_image_stand_on_is_looked_at_even_if_one_part_fails() {
     let Some(mut runner) = Runner::new() else { return };
     runner.actions.insert("actions/setup-python".to_owned(), Action::default());
