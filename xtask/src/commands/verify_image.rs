@@ -15,8 +15,8 @@ use crate::verify::{self, Evidence};
 /// Check what can be proven of an image in a registry: its digests, what is attached, what is required
 ///
 /// Deploy does the same before it applies anything. Exit code 4: something attached is not what it is
-/// said to be, or the signature is somebody else's; 17: the image is not there, or lacks what the environment requires (`image.require` in
-/// deploy.toml).
+/// said to be, or the signature is somebody else's; 17: the image is not there, or lacks what the
+/// environment requires (`image.require` in deploy.toml).
 #[derive(clap::Args)]
 pub struct Args {
     /// The image: HOST[:PORT]/PATH[:TAG][@DIGEST].

@@ -180,8 +180,9 @@ async fn public_half(session: &Session, key: &str) -> Result<(Signer, String)> {
     if !said.status.success() {
         return Err(unsigned(key, &format!("reading key: {}", cosign::complaint(&said))));
     }
-    let (_, pem) = parse_x509_pem(&said.stdout)
-        .map_err(|error| Error::new(Kind::Tool, format!("cosign gives no public half of {key}")).source(error))?;
+    let (_, pem) = parse_x509_pem(&said.stdout).map_err(|error| {
+        Error::new(Kind::Tool, format!("cosign gives no public half of {key}")).source(error.to_string())
+    })?;
     let file = session.file("key.pub");
     cache::write_private(&file, &said.stdout)?;
     Ok((Signer::Key(file.display().to_string()), key_name(&Digest::of(pem.contents).hex())))
