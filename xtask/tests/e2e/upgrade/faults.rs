@@ -227,9 +227,10 @@ impl<'s> FullDisk<'s> {
         // One at a time: a tablespace is made outside of transactions.
         disk.sql(&format!("COPY (SELECT) TO PROGRAM 'mkdir -m 700 {folder}'"))?;
         disk.sql(&format!("CREATE TABLESPACE disk LOCATION '{folder}'"))?;
-        disk.sql("CREATE TABLE filler (bytes text STORAGE EXTERNAL) TABLESPACE disk")?;
-        for kilobytes in [4_096, 64, 7] {
-            let fill = format!("INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, {kilobytes} / 7)");
+        disk.sql("CREATE TABLE filler (bytes text) TABLESPACE disk; ALTER TABLE filler ALTER bytes SET STORAGE PLAIN")?;
+        // One row fills a page.
+        for pages in [512, 16, 1] {
+            let fill = format!("INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, {pages})");
             while disk.sql(&fill).is_ok() {}
         }
         disk.sql(&format!("ALTER DATABASE \"{}\" SET default_tablespace = disk", site.name))?;
