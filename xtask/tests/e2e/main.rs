@@ -94,8 +94,12 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    for name in left_out {
-        scenario::leave_out(name, "all of it: it runs each night, with --nightly, or when it is named");
+    if !left_out.is_empty() {
+        let names = left_out.join(", ");
+        scenario::leave_out(
+            "scenarios",
+            &format!("{names}; they run each night, with --nightly, or when they are named"),
+        );
     }
     match run(&args, &chosen) {
         Ok(true) => ExitCode::SUCCESS,
