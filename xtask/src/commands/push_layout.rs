@@ -37,18 +37,23 @@ pub struct Args {
 pub async fn run(args: Args, run: &Run) -> Result<ExitCode> {
     let begun = Instant::now();
     let layout = Layout::read(&args.dir, args.name.as_deref())?;
+    // A mistake in the settings is found before anything is pushed.
+    let config = match args.sign.is_given() {
+        true => {
+            let mut config = Config::load(&args.env)?;
+            args.sign.set(&mut config)?;
+            Some(config)
+        }
+        false => None,
+    };
     let (cache, login) = (Cache::open()?, args.login.source()?);
     let client = Client::connect(run, &cache, &args.reference, Access::Push, login.clone())?;
     let pushed = client
         .push(&layout.manifests, args.reference.tag(), |missing| std::future::ready(Ok(layout.files(&missing))))
         .await?;
-    let signature = match args.sign.is_given() {
-        true => {
-            let mut config = Config::load(&args.env)?;
-            args.sign.set(&mut config)?;
-            signing::after_push(run, &config, &cache, &args.reference, &pushed.digest, login).await?
-        }
-        false => None,
+    let signature = match &config {
+        Some(config) => signing::after_push(run, config, &cache, &args.reference, &pushed.digest, login).await?,
+        None => None,
     };
     run.answer(&Answer {
         image: args.reference.with_digest(pushed.digest),

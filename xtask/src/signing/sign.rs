@@ -72,12 +72,13 @@ async fn sign(run: &Run, signing: &Signing, with: &SignWith, client: &Client, di
     let session = Cosign::find(run).await?.open(run, client).await?;
     run.ui.step("Signing", format!("{} with {with}", client.reference().with_digest(*digest)));
     let before = signatures(client, digest).await?;
+    let wish = Wish { run, session: &session, signing, with, client, digest };
     if !before.is_empty()
-        && let Some(by) = stands(run, &session, signing, with, client, digest).await?
+        && let Some(by) = wish.stands().await?
     {
         return Ok(Signed { by, made: false, seconds: report::seconds(begun.elapsed()) });
     }
-    make(run, &session, signing, with, client, digest).await?;
+    wish.make().await?;
     let after = signatures(client, digest).await?;
     let new = after.into_iter().find(|(found, _)| !before.iter().any(|(old, _)| old == found));
     let Some((_, by)) = new else {
@@ -132,32 +133,62 @@ async fn signatures(client: &Client, digest: &Digest) -> Result<Vec<(Digest, Str
     Ok(found)
 }
 
-/// Whose signature the image has, if it is the one that would be made. Where that cannot be told it is made.
-async fn stands(
-    run: &Run,
-    session: &Session,
-    signing: &Signing,
-    with: &SignWith,
-    client: &Client,
-    digest: &Digest,
-) -> Result<Option<String>> {
-    let (signer, by) = match with {
-        SignWith::Key(key) => public_half(session, key).await?,
-        SignWith::Keyless => match oneself(signing, &|name| std::env::var(name).ok()) {
-            Some(signer) => {
-                let by = signer.to_string();
-                (signer, by)
+/// What is to be signed, with what, and by which cosign.
+struct Wish<'a> {
+    run: &'a Run,
+    session: &'a Session,
+    signing: &'a Signing,
+    with: &'a SignWith,
+    client: &'a Client,
+    digest: &'a Digest,
+}
+
+impl Wish<'_> {
+    /// Whose signature the image has, if it is the one that would be made. Where that cannot be told it is made.
+    async fn stands(&self) -> Result<Option<String>> {
+        let Self { run, session, signing, with, client, digest } = *self;
+        let (signer, by) = match with {
+            SignWith::Key(key) => public_half(session, key).await?,
+            SignWith::Keyless => match oneself(signing, &|name| std::env::var(name).ok()) {
+                Some(signer) => {
+                    let by = signer.to_string();
+                    (signer, by)
+                }
+                None => return Ok(None),
+            },
+        };
+        match check::ask(session, &signer, signing.transparency_log, client, digest).await {
+            Ok(Verdict::Signed { .. }) => Ok(Some(by)),
+            Err(error) if error.kind() == Kind::Interrupted => Err(error),
+            Ok(_) => Ok(None),
+            Err(error) => {
+                run.ui
+                    .warn(format!("it is not known whether the image is signed already: {}", error.lines().join(": ")));
+                Ok(None)
             }
-            None => return Ok(None),
-        },
-    };
-    match check::ask(session, &signer, signing.transparency_log, client, digest).await {
-        Ok(Verdict::Signed { .. }) => Ok(Some(by)),
-        Err(error) if error.kind() == Kind::Interrupted => Err(error),
-        Ok(_) => Ok(None),
-        Err(error) => {
-            run.ui.warn(format!("it is not known whether the image is signed already: {}", error.lines().join(": ")));
-            Ok(None)
+        }
+    }
+
+    async fn make(&self) -> Result<()> {
+        let Self { run, session, signing, with, client, digest } = *self;
+        let services = match signing.transparency_log {
+            true => Vec::new(),
+            false => without_services(session).await?,
+        };
+        let args = arguments(with, services, cosign::at_registry(client.reference(), digest));
+        let call = session.call(&args, Knows::Password);
+        if is_for_people(with, &|name| std::env::var_os(name).is_some()) {
+            // cosign opens a browser, or says on stderr where to log in.
+            let signed = tokio::time::timeout(PATIENCE + LOGIN, call.attend(&run.cancel)).await;
+            return signed.unwrap_or_else(|_| Err(Error::new(Kind::Tool, "nobody has logged in to sign")));
+        }
+        let said = call.hear(&run.cancel, PATIENCE).await?;
+        match (said.status.success(), with) {
+            (true, _) => Ok(()),
+            (false, SignWith::Key(key)) => Err(unsigned(key, &cosign::complaint(&said))),
+            (false, SignWith::Keyless) => {
+                Err(Error::new(Kind::Tool, "cosign cannot sign").source(cosign::complaint(&said)))
+            }
         }
     }
 }
@@ -186,35 +217,6 @@ async fn public_half(session: &Session, key: &str) -> Result<(Signer, String)> {
     let file = session.file("key.pub");
     cache::write_private(&file, &said.stdout)?;
     Ok((Signer::Key(file.display().to_string()), key_name(&Digest::of(pem.contents).hex())))
-}
-
-async fn make(
-    run: &Run,
-    session: &Session,
-    signing: &Signing,
-    with: &SignWith,
-    client: &Client,
-    digest: &Digest,
-) -> Result<()> {
-    let services = match signing.transparency_log {
-        true => Vec::new(),
-        false => without_services(session).await?,
-    };
-    let args = arguments(with, services, cosign::at_registry(client.reference(), digest));
-    let call = session.call(&args, Knows::Password);
-    if is_for_people(with, &|name| std::env::var_os(name).is_some()) {
-        // cosign opens a browser, or says on stderr where to log in.
-        let signed = tokio::time::timeout(PATIENCE + LOGIN, call.attend(&run.cancel)).await;
-        return signed.unwrap_or_else(|_| Err(Error::new(Kind::Tool, "nobody has logged in to sign")));
-    }
-    let said = call.hear(&run.cancel, PATIENCE).await?;
-    match (said.status.success(), with) {
-        (true, _) => Ok(()),
-        (false, SignWith::Key(key)) => Err(unsigned(key, &cosign::complaint(&said))),
-        (false, SignWith::Keyless) => {
-            Err(Error::new(Kind::Tool, "cosign cannot sign").source(cosign::complaint(&said)))
-        }
-    }
 }
 
 fn arguments(with: &SignWith, services: Vec<String>, at: Vec<String>) -> Vec<String> {
