@@ -7,6 +7,8 @@ mod faults;
 mod rules;
 mod token;
 
+pub use token::DEPLOY as BEHIND_IAP;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;

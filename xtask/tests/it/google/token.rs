@@ -12,7 +12,7 @@ use super::{Calls as _, PROJECT, enabled};
 use crate::image;
 
 /// An environment behind Google's Identity-Aware Proxy.
-const DEPLOY: &str = r#"
+pub const DEPLOY: &str = r#"
 [environment.lab]
 kind = "gke"
 context = "nowhere"

@@ -8,6 +8,7 @@ use testbed::{Home, command};
 
 use super::envs::Python;
 use super::server::{ADMIN, ADMIN_PASSWORD, Database, Server};
+use crate::google::BEHIND_IAP;
 use crate::image;
 
 /// Reaches the database.
@@ -29,24 +30,6 @@ gateway = "infra/external"
 gateway-is-internal = true
 [environment.lab.database]
 secret = "db"
-[environment.lab.artifacts]
-uri = "gs://bucket"
-"#;
-
-/// Behind Google's proxy, with a client of one's own.
-const IAP: &str = r#"
-[environment.lab]
-kind = "gke"
-context = "nowhere"
-hosts = ["mlflow.example.com"]
-gateway = "infra/external"
-login = "iap"
-[environment.lab.iap]
-client-id = "1.apps.googleusercontent.com"
-client-secret-secret = "iap"
-[environment.lab.database]
-instance = "p:r:i"
-user = "mlflow@p.iam"
 [environment.lab.artifacts]
 uri = "gs://bucket"
 "#;
@@ -249,7 +232,7 @@ fn the_server_answers_to_the_hosts_that_follow_from_the_environment() {
 /// Who gets in is decided before the server, by Google; this is what Google lets through, and what would come past it.
 #[test]
 fn behind_googles_proxy_the_server_answers_what_is_let_through_and_to_no_other_host() {
-    let Some(asked) = serve_as(IAP) else { return };
+    let Some(asked) = serve_as(BEHIND_IAP) else { return };
     let mut table = Table::new("iap");
     // Of a program, and of a browser (https://cloud.google.com/iap/docs/identity-howto). The token is none: the
     // server must not care.
