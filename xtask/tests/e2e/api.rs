@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::site::Site;
-use crate::{Result, ensure};
+use crate::{Result, http};
 
 /// A client of a site's Service.
 pub struct Api<'s> {
@@ -61,12 +61,6 @@ impl<'s> Api<'s> {
     }
 
     fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>> {
-        self.site.world.runtime.block_on(async {
-            let answer = request.send().await?;
-            let (status, url) = (answer.status(), answer.url().clone());
-            let bytes = answer.bytes().await?;
-            ensure!(status.is_success(), "{url} answered {status}: {}", String::from_utf8_lossy(&bytes));
-            Ok(bytes.to_vec())
-        })
+        self.site.world.runtime.block_on(http::answer(request))
     }
 }

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::answer;
 use crate::stamp::Stamp;
 use crate::{Result, ensure};
 
@@ -207,13 +208,7 @@ impl Client {
 
     async fn send(&self, path: &str, request: reqwest::RequestBuilder, write: bool) -> Option<Value> {
         let begun = Instant::now();
-        let answer = async {
-            let answer = request.send().await?;
-            let status = answer.status();
-            let text = answer.text().await?;
-            ensure!(status.is_success(), "answered {status}: {}", text.chars().take(200).collect::<String>());
-            Ok(serde_json::from_str(&text)?)
-        };
+        let answer = async { Ok(serde_json::from_slice(&answer(request).await?)?) };
         let answer: Result<Value> = answer.await;
         let mut count = self.count.lock().expect("no client panics while it counts");
         count.requests += 1;

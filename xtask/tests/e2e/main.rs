@@ -15,6 +15,7 @@ mod database;
 mod dump;
 mod faults;
 mod first_deploy;
+mod http;
 mod image_policy;
 mod images;
 mod kube;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::site::Site;
-use crate::{Result, ensure};
+use crate::{Result, ensure, http};
 
 /// For an answer of the object store.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,12 +53,6 @@ impl<'s> Bucket<'s> {
     }
 
     fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>> {
-        self.site.world.runtime.block_on(async {
-            let answer = request.send().await?;
-            let (status, url) = (answer.status(), answer.url().clone());
-            let bytes = answer.bytes().await?;
-            ensure!(status.is_success(), "{url} answered {status}: {}", String::from_utf8_lossy(&bytes));
-            Ok(bytes.to_vec())
-        })
+        self.site.world.runtime.block_on(http::answer(request))
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use crate::http::answer;
 use crate::load::{chain, http};
 use crate::site::Site;
 use crate::{Result, ensure};
@@ -83,18 +84,11 @@ async fn client(
         step += 1;
         let request = http.post(&url).json(&body(number, step));
         let begun = Instant::now();
-        let answer = async {
-            let answer = request.send().await?;
-            let status = answer.status();
-            let text = answer.text().await?;
-            ensure!(status.is_success(), "answered {status}: {}", text.chars().take(200).collect::<String>());
-            Ok(())
-        };
-        let answer: Result<()> = answer.await;
+        let answer = answer(request).await;
         let now = Instant::now();
         match answer {
-            Ok(()) if from <= now && now <= until => took.push(now - begun),
-            Ok(()) => {}
+            Ok(_) if from <= now && now <= until => took.push(now - begun),
+            Ok(_) => {}
             Err(error) => {
                 failures.push(format!("client {number} after {} ms: {}", (now - begun).as_millis(), chain(&*error)));
                 // One that is refused at once would do nothing else.
